@@ -1,0 +1,250 @@
+//! What the admin API says and hears; shared by the server, its client and the audit trail.
+
+use serde::{Deserialize, Serialize};
+
+/// A flag with its rollout, both arms and the evidence against the canary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlagStatus {
+    /// The flag's key.
+    pub key: String,
+    /// The kill switch.
+    pub enabled: bool,
+    /// What is being rolled out.
+    pub release: String,
+    /// Grows with every change of the rollout.
+    pub generation: u64,
+    /// `manual`, `paused`, `rolled_back`, `promoted` or `disabled`.
+    pub phase: String,
+    /// The share of targeting keys on canary right now, in percent: 0 while rolled back or disabled.
+    pub percentage: f64,
+    /// The share that the flag file asks for, in percent.
+    pub file_percentage: f64,
+    /// The share that resuming goes back to, in percent; only while paused or rolled back.
+    pub resume_percentage: Option<f64>,
+    /// How many targeting keys are on the beta list.
+    pub beta_users: usize,
+    /// Who answers for the flag.
+    pub owner: String,
+    /// What the flag is for.
+    pub description: String,
+    /// Both arms' outcomes in this generation.
+    pub arms: Arms,
+    /// What the judge last found, check by check.
+    pub evidence: Vec<Evidence>,
+    /// The rollback, while its latch holds.
+    pub rollback: Option<Rollback>,
+}
+
+/// Both arms of a flag.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Arms {
+    /// The implementation that is known to work.
+    pub stable: ArmStatus,
+    /// The implementation on trial.
+    pub canary: ArmStatus,
+}
+
+/// One arm's outcomes in the generation in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmStatus {
+    /// The backend, which is also the variant's name.
+    pub backend: String,
+    /// Requests that count.
+    pub requests: u64,
+    /// How many of them failed.
+    pub failures: u64,
+    /// Failures by requests, 0 to 1; 0 without requests.
+    pub error_rate: f64,
+    /// The median latency in milliseconds, if there were requests.
+    pub p50_ms: Option<f64>,
+    /// The 99th percentile of latency in milliseconds, if there were requests.
+    pub p99_ms: Option<f64>,
+}
+
+/// One check of the guard, as the judge found it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The check's name.
+    pub check: String,
+    /// What was measured.
+    pub value: f64,
+    /// What it may not exceed.
+    pub limit: f64,
+    /// Requests to the canary that the value was measured on.
+    pub requests: u64,
+    /// How many of them failed.
+    pub failures: u64,
+    /// `healthy`, `inconclusive` or `worse`.
+    pub verdict: String,
+}
+
+/// Why and when the canary was taken out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// When, in RFC 3339.
+    pub at: String,
+    /// The check that found the canary worse, or `manual`.
+    pub cause: String,
+    /// What the judge had found.
+    pub evidence: Vec<Evidence>,
+    /// The canary's requests in the generation that was rolled back.
+    pub requests: u64,
+    /// How many of them failed.
+    pub failures: u64,
+    /// Who rolled back: `judge`, or the person.
+    pub by: String,
+    /// The person's reason.
+    pub reason: Option<String>,
+}
+
+/// Every flag.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlagList {
+    /// By key.
+    pub flags: Vec<FlagStatus>,
+}
+
+/// A request to change a rollout.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// The new percentage, 0 to 100 in steps of 0.001.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percentage: Option<f64>,
+    /// Why, for the audit trail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What an action did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The flag as it is now.
+    pub flag: FlagStatus,
+    /// Whether the change is in the store already. Only a rollback may be in force without.
+    pub saved: bool,
+}
+
+/// A decision and how it came about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The flag's key.
+    pub flag: String,
+    /// The targeting key that was asked about.
+    pub user: Option<String>,
+    /// The backend that serves this user.
+    pub variant: String,
+    /// `stable` or `canary`.
+    pub arm: String,
+    /// Why: `BETA`, `PERCENTAGE`, `DISABLED`, `ROLLED_BACK` or `NO_KEY`.
+    pub reason: String,
+    /// The user's place in [0, 100 000).
+    pub bucket: Option<u32>,
+    /// The percentage in force.
+    pub percentage: f64,
+    /// The rollout's phase.
+    pub phase: String,
+    /// What is being rolled out.
+    pub release: String,
+    /// The generation that this holds for.
+    pub generation: u64,
+    /// Each layer that was asked, in order, up to the one that decided.
+    pub steps: Vec<ExplanationStep>,
+}
+
+/// What one layer of a decision said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExplanationStep {
+    /// `enabled`, `rollback`, `beta` or `percentage`.
+    pub layer: String,
+    /// Whether this layer decided.
+    pub decided: bool,
+    /// What it found, in words.
+    pub detail: String,
+}
+
+/// One row of the audit trail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows with every event.
+    pub id: i64,
+    /// When, in RFC 3339.
+    pub at: String,
+    /// The flag.
+    pub flag: String,
+    /// The generation that the event led to.
+    pub generation: u64,
+    /// What was done.
+    pub action: String,
+    /// Who did it: a person, `judge` or `file`.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// The state before, if the flag was known.
+    pub old: Option<RolloutState>,
+    /// The state after.
+    pub new: RolloutState,
+    /// The evidence, if it was a rollback.
+    pub rollback: Option<Rollback>,
+}
+
+/// A rollout's state in the audit trail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutState {
+    /// The phase.
+    pub phase: String,
+    /// The percentage in force.
+    pub percentage: f64,
+    /// What was being rolled out.
+    pub release: String,
+}
+
+/// A page of the audit trail, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventList {
+    /// The events.
+    pub events: Vec<Event>,
+}
+
+/// Whether the gateway can serve, and what is the matter with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether requests are served.
+    pub ready: bool,
+    /// What an operator should look at; traffic goes on all the same while `ready`.
+    pub problems: Vec<String>,
+}
+
+/// An error, as RFC 9457 has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The kind of problem, as a URI.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What was wrong this time, and what to do.
+    pub detail: String,
+    /// The request it was about, where there is an id for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl Problem {
+    /// The media type of a problem document.
+    pub const MEDIA_TYPE: &'static str = "application/problem+json";
+
+    /// A problem of the kind `urn:tidegate:problem:{kind}`.
+    #[must_use]
+    pub fn new(status: u16, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("urn:tidegate:problem:{kind}"),
+            title: title.to_owned(),
+            status,
+            detail: detail.into(),
+            request_id: None,
+        }
+    }
+}

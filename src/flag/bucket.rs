@@ -1,0 +1,205 @@
+//! Where a targeting key falls under a flag.
+//!
+//! The arithmetic is flagd's `fractional`, second version: the 32 bits of `MurmurHash3` over salt and key, scaled to the
+//! number of buckets by a multiplication and a shift instead of a remainder, which keeps the buckets equally likely.
+
+use std::str::FromStr;
+
+/// How many buckets there are: 0.001 % each.
+pub const BUCKETS: u32 = 100_000;
+
+/// A targeting key's place under a flag, in `[0, 100 000)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bucket(u32);
+
+impl Bucket {
+    /// The place as a number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    fn from_hash(hash: u32) -> Self {
+        let scaled = (u64::from(hash) * u64::from(BUCKETS)) >> 32;
+        Self(scaled as u32)
+    }
+}
+
+/// The function that draws users, frozen for a flag so that no upgrade reshuffles them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HashVersion {
+    /// `murmur3_x86_32(salt ++ targeting_key, seed 0)`.
+    #[default]
+    FlagdV2,
+}
+
+/// A hash that no version of Tidegate knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("unknown hash; `flagd-v2` is the one there is")]
+pub struct UnknownHash;
+
+impl FromStr for HashVersion {
+    type Err = UnknownHash;
+
+    fn from_str(name: &str) -> Result<Self, UnknownHash> {
+        match name {
+            "flagd-v2" => Ok(Self::FlagdV2),
+            _ => Err(UnknownHash),
+        }
+    }
+}
+
+/// Maps targeting keys to buckets under one salt.
+///
+/// The salt is hashed once, here; a key only goes on from there, so no text is put together for a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucketer {
+    salted: Murmur3,
+}
+
+impl Bucketer {
+    /// A bucketer for `salt`, by default the flag's key.
+    #[must_use]
+    pub fn new(hash: HashVersion, salt: &str) -> Self {
+        match hash {
+            HashVersion::FlagdV2 => {
+                let mut salted = Murmur3::default();
+                salted.update(salt.as_bytes());
+                Self { salted }
+            }
+        }
+    }
+
+    /// The bucket of `targeting_key`.
+    #[must_use]
+    pub fn bucket(&self, targeting_key: &str) -> Bucket {
+        Bucket::from_hash(self.hash(targeting_key))
+    }
+
+    fn hash(&self, targeting_key: &str) -> u32 {
+        let mut state = self.salted;
+        state.update(targeting_key.as_bytes());
+        state.finish()
+    }
+}
+
+/// `MurmurHash3_x86_32` with seed 0, fed piece by piece.
+///
+/// Source: Austin Appleby, `MurmurHash3.cpp` (public domain). Its own interface wants the whole input at once, which
+/// would cost the request path a copy of salt and key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Murmur3 {
+    state: u32,
+    /// The bytes of a block that is not full yet, little-endian.
+    pending: u32,
+    pending_bytes: u32,
+    length: u32,
+}
+
+impl Murmur3 {
+    fn update(&mut self, bytes: &[u8]) {
+        #[expect(clippy::cast_possible_truncation, reason = "the algorithm takes the length modulo 2^32")]
+        let length = bytes.len() as u32;
+        self.length = self.length.wrapping_add(length);
+        let mut bytes = bytes;
+        while self.pending_bytes > 0 {
+            let Some((byte, rest)) = bytes.split_first() else { return };
+            self.push(*byte);
+            bytes = rest;
+        }
+        let (blocks, rest) = bytes.as_chunks::<4>();
+        for block in blocks {
+            self.block(u32::from_le_bytes(*block));
+        }
+        for byte in rest {
+            self.push(*byte);
+        }
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.pending |= u32::from(byte) << (8 * self.pending_bytes);
+        self.pending_bytes += 1;
+        if self.pending_bytes == 4 {
+            self.block(self.pending);
+            self.pending = 0;
+            self.pending_bytes = 0;
+        }
+    }
+
+    fn block(&mut self, block: u32) {
+        self.state = (self.state ^ Self::scramble(block)).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64);
+    }
+
+    fn scramble(block: u32) -> u32 {
+        block.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593)
+    }
+
+    fn finish(self) -> u32 {
+        let mut hash = self.state ^ Self::scramble(self.pending) ^ self.length;
+        hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+        hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+        hash ^ (hash >> 16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::flag::Percentage;
+
+    #[track_caller]
+    fn check(salt: &str, key: &str, hash: u32) {
+        assert_eq!(Bucketer::new(HashVersion::FlagdV2, salt).hash(key), hash, "{salt:?} ++ {key:?}");
+    }
+
+    #[test]
+    fn known_hashes() {
+        // Vectors of MurmurHash3_x86_32 with seed 0; the first is the design's own.
+        check("checkout-async", "user-42", 329_369_760);
+        check("", "", 0);
+        check("", "test", 0xba6b_d213);
+        check("", "Hello, world!", 0xc036_3e43);
+        check("", "The quick brown fox jumps over the lazy dog", 0x2e4f_f723);
+    }
+
+    #[test]
+    fn the_ends_of_the_hash_are_the_ends_of_the_buckets() {
+        assert_eq!(Bucket::from_hash(0).get(), 0);
+        assert_eq!(Bucket::from_hash(u32::MAX).get(), BUCKETS - 1);
+        assert_eq!(Bucketer::new(HashVersion::FlagdV2, "checkout-async").bucket("user-42").get(), 7_668);
+    }
+
+    #[test]
+    fn the_share_is_within_sampling_error() {
+        let keys = 200_000_u32;
+        let bucketer = Bucketer::new(HashVersion::FlagdV2, "async-database");
+        for percent in [0.1, 1.0, 10.0, 50.0, 99.0] {
+            let percentage = Percentage::from_percent(percent).unwrap();
+            let owned = (0..keys).filter(|key| percentage.owns(bucketer.bucket(&format!("user-{key}")))).count();
+            let p = percent / 100.0;
+            let sigma = (f64::from(keys) * p * (1.0 - p)).sqrt();
+            let off = (owned as f64 - f64::from(keys) * p).abs();
+            // Five standard deviations: the keys are fixed, so this either holds for ever or the hash has changed.
+            assert!(off < 5.0 * sigma, "{percent} %: {owned} of {keys}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_salt_goes_before_the_key(salt in ".{0,20}", key in ".{0,40}") {
+            let whole = Bucketer::new(HashVersion::FlagdV2, "").hash(&format!("{salt}{key}"));
+            prop_assert_eq!(Bucketer::new(HashVersion::FlagdV2, &salt).hash(&key), whole);
+        }
+
+        #[test]
+        fn raising_only_adds(key in ".*", low in 0_u32..=BUCKETS, high in 0_u32..=BUCKETS) {
+            let (low, high) = (low.min(high), low.max(high));
+            let percentage = |buckets: u32| Percentage::from_percent(f64::from(buckets) / 1000.0).unwrap();
+            let bucket = Bucketer::new(HashVersion::FlagdV2, "salt").bucket(&key);
+            prop_assert!(bucket.get() < BUCKETS);
+            prop_assert!(!percentage(low).owns(bucket) || percentage(high).owns(bucket));
+        }
+    }
+}

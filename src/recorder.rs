@@ -1,0 +1,293 @@
+//! Counts how requests ended: cumulative, sharded by thread, never lossy.
+//!
+//! A decision takes the [`Ledger`] of its flag's generation with it, and charges the outcome to that ledger whatever
+//! has happened to the rollout meanwhile. So an outcome can neither be lost nor be counted for a state that it was not
+//! decided under. Charging is a few relaxed additions on memory that the thread mostly has to itself.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::flag::{Arm, BackendName, Entry, Flag, FlagKey, FlagSet, Generation};
+use crate::flag_store::FlagStore;
+use crate::outcome::{LATENCY_BUCKETS, LatencyHistogram, Outcome, Tally, latency_bucket};
+
+/// More shards than this gain nothing that is worth their memory (12 KiB a shard and ledger).
+const MAX_SHARDS: usize = 8;
+
+/// A flag in force together with the ledger of its generation.
+pub type RecordedFlag = Entry<Arc<Ledger>>;
+
+/// The flags in force, each with its ledger.
+pub type RecordedFlagSet = FlagSet<Arc<Ledger>>;
+
+/// The store of [`RecordedFlagSet`]s.
+pub type RecordedFlagStore = FlagStore<Arc<Ledger>>;
+
+/// The outcomes of one flag in one generation.
+#[derive(Debug)]
+pub struct Ledger {
+    flag: FlagKey,
+    generation: Generation,
+    stable: Account,
+    canary: Account,
+}
+
+impl Ledger {
+    /// Charges one request to `arm`. Takes no lock and allocates nothing.
+    pub fn charge(&self, arm: Arm, outcome: Outcome, duration: Duration) {
+        self.account(arm).charge(outcome, duration);
+    }
+
+    /// What has been charged to `arm` up to now.
+    #[must_use]
+    pub fn tally(&self, arm: Arm) -> Tally {
+        self.account(arm).tally()
+    }
+
+    /// Requests to `arm` that count, and how many of them failed: the part of a tally that the judge looks at often.
+    #[must_use]
+    pub fn counts(&self, arm: Arm) -> (u64, u64) {
+        let mut counts = (0, 0);
+        for shard in &self.account(arm).shards {
+            // Relaxed: see `Account::charge`.
+            let failures = shard.failures.load(Ordering::Relaxed);
+            counts.0 += shard.successes.load(Ordering::Relaxed) + failures;
+            counts.1 += failures;
+        }
+        counts
+    }
+
+    /// The generation whose outcomes these are.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    fn account(&self, arm: Arm) -> &Account {
+        match arm {
+            Arm::Stable => &self.stable,
+            Arm::Canary => &self.canary,
+        }
+    }
+}
+
+/// The outcomes of one variant.
+#[derive(Debug)]
+struct Account {
+    variant: BackendName,
+    shards: Box<[Shard]>,
+}
+
+/// A thread's share of an account, on cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard {
+    successes: AtomicU64,
+    failures: AtomicU64,
+    not_counted: AtomicU64,
+    sum_us: AtomicU64,
+    latency: Box<[AtomicU64]>,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            successes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            not_counted: AtomicU64::new(0),
+            sum_us: AtomicU64::new(0),
+            latency: (0..LATENCY_BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}
+
+impl Account {
+    fn new(variant: &BackendName, shards: usize) -> Self {
+        Self { variant: variant.clone(), shards: (0..shards).map(|_| Shard::default()).collect() }
+    }
+
+    fn charge(&self, outcome: Outcome, duration: Duration) {
+        let Some(shard) = self.shards.get(thread_number() % self.shards.len().max(1)) else { return };
+        // Relaxed throughout: each number is a count of its own, and no memory is published by it. A reader may see a
+        // request's latency a moment before its outcome; the next tick sees both.
+        match outcome {
+            Outcome::Success => shard.successes.fetch_add(1, Ordering::Relaxed),
+            Outcome::Failure(_) => shard.failures.fetch_add(1, Ordering::Relaxed),
+            Outcome::NotCounted(_) => {
+                shard.not_counted.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        };
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        shard.sum_us.fetch_add(micros, Ordering::Relaxed);
+        if let Some(bucket) = shard.latency.get(latency_bucket(duration)) {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for shard in &self.shards {
+            // Relaxed: see `charge`.
+            let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+            tally.add(&Tally {
+                successes: read(&shard.successes),
+                failures: read(&shard.failures),
+                not_counted: read(&shard.not_counted),
+                latency: LatencyHistogram::new(shard.latency.iter().map(read).collect(), read(&shard.sum_us)),
+            });
+        }
+        tally
+    }
+}
+
+/// This thread's number: which shard it charges to. Only ever a means to spread the writers, so it may be process-wide.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        // Relaxed: all that matters is that the numbers differ.
+        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
+}
+
+/// A flag and the variant that served it.
+pub type Served = (FlagKey, BackendName);
+
+/// Every ledger, so that totals over all generations can be told.
+#[derive(Debug)]
+pub struct Recorder {
+    shards: usize,
+    books: Mutex<Books>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    open: Vec<Arc<Ledger>>,
+    /// What ledgers held that nobody can charge any more.
+    closed: BTreeMap<Served, Tally>,
+}
+
+impl Recorder {
+    /// A recorder with a shard for each processor, up to a bound.
+    #[must_use]
+    pub fn new() -> Self {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        Self { shards: processors.min(MAX_SHARDS), books: Mutex::default() }
+    }
+
+    /// A new ledger for `flag` in `generation`.
+    pub fn open(&self, flag: &Flag, generation: Generation) -> Arc<Ledger> {
+        let ledger = Arc::new(Ledger {
+            flag: flag.key.clone(),
+            generation,
+            stable: Account::new(&flag.stable, self.shards),
+            canary: Account::new(&flag.canary, self.shards),
+        });
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        books.close_abandoned();
+        books.open.push(Arc::clone(&ledger));
+        ledger
+    }
+
+    /// Everything that was ever charged, by flag and variant.
+    pub fn totals(&self) -> BTreeMap<Served, Tally> {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        books.close_abandoned();
+        let mut totals = books.closed.clone();
+        for ledger in &books.open {
+            ledger.add_to(&mut totals);
+        }
+        totals
+    }
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Books {
+    /// Closes the ledgers that neither the flag set nor a request under way holds: nothing can be charged to them.
+    fn close_abandoned(&mut self) {
+        let closed = &mut self.closed;
+        self.open.retain(|ledger| {
+            let held = Arc::strong_count(ledger) > 1;
+            if !held {
+                ledger.add_to(closed);
+            }
+            held
+        });
+    }
+}
+
+impl Ledger {
+    fn add_to(&self, totals: &mut BTreeMap<Served, Tally>) {
+        for arm in Arm::BOTH {
+            let account = self.account(arm);
+            totals.entry((self.flag.clone(), account.variant.clone())).or_default().add(&account.tally());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flag::{BetaList, Bucketer, HashVersion, Percentage};
+    use crate::outcome::{Excuse, Failure};
+
+    fn flag() -> Flag {
+        Flag {
+            key: "async-database".parse().unwrap(),
+            description: String::new(),
+            owner: String::new(),
+            enabled: true,
+            release: "1".to_owned(),
+            stable: "sync".parse().unwrap(),
+            canary: "async".parse().unwrap(),
+            percentage: Percentage::ZERO,
+            bucketer: Bucketer::new(HashVersion::FlagdV2, "salt"),
+            beta: BetaList::default(),
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_between_threads_and_generations() {
+        const THREADS: u64 = 8;
+        const EACH: u64 = 10_000;
+        let recorder = Recorder::new();
+        for generation in 1..=3 {
+            let ledger = recorder.open(&flag(), Generation::new(generation));
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        for number in 0..EACH {
+                            let outcome = match number % 4 {
+                                0 => Outcome::Failure(Failure::Status),
+                                1 => Outcome::NotCounted(Excuse::ClientGone),
+                                _ => Outcome::Success,
+                            };
+                            ledger.charge(Arm::Canary, outcome, Duration::from_micros(number));
+                        }
+                    });
+                }
+            });
+            assert_eq!(ledger.tally(Arm::Canary).requests(), THREADS * EACH * 3 / 4);
+            assert_eq!(
+                ledger.tally(Arm::Stable),
+                Tally { latency: ledger.tally(Arm::Stable).latency, ..Tally::default() }
+            );
+        }
+        let totals = recorder.totals();
+        let canary = &totals[&(flag().key, flag().canary)];
+        assert_eq!(canary.failures, 3 * THREADS * EACH / 4);
+        assert_eq!(canary.not_counted, 3 * THREADS * EACH / 4);
+        assert_eq!(canary.successes, 3 * THREADS * EACH / 2);
+        assert_eq!(canary.latency.count(), canary.requests());
+        assert!(recorder.books.lock().unwrap().open.is_empty(), "nobody holds the ledgers any more");
+    }
+}
