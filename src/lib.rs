@@ -6,6 +6,11 @@
 //! The modules are grouped by floor, top floor first. A module uses only modules on lower floors; `tests/it/layering.rs`
 //! holds them to that.
 
+pub mod flag_file;
+pub mod proxy;
+pub mod rollout;
+pub mod store;
+
 pub mod api;
 pub mod clock;
 pub mod diagnostic;

@@ -1,0 +1,103 @@
+//! The directory of flag files: reading it as a whole, and watching it.
+//!
+//! Loading is all or nothing. What comes out is a complete, checked set, or every problem in it.
+
+mod parse;
+mod watch;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::diagnostic::Diagnostic;
+use crate::flag::{BackendName, Flag, FlagKey};
+use crate::judge::Guard;
+
+pub use crate::flag_file::watch::watch;
+
+/// How a flag file's name ends.
+const EXTENSION: &str = "toml";
+
+/// A flag file of more than this is a mistake; users by the million belong in a `users_file`.
+const MAX_FLAG_FILE_BYTES: u64 = 1024 * 1024;
+
+/// What a flag file says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// The flag.
+    pub flag: Flag,
+    /// When its canary is taken out.
+    pub guard: Guard,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// What flag files are held against.
+#[derive(Debug, Clone)]
+pub struct Expectations {
+    /// The backends that flags may name.
+    pub backends: Vec<BackendName>,
+    /// The flags that routes name: each must have a file.
+    pub flags: Vec<FlagKey>,
+}
+
+/// Reads every flag file in `directory`.
+///
+/// # Errors
+///
+/// Every problem in every file, and the flags that a route names and no file defines.
+pub fn load(directory: &Path, expected: &Expectations) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+    let mut definitions = Vec::new();
+    let mut problems = Vec::new();
+    for path in flag_files(directory).map_err(|problem| vec![problem])? {
+        match load_file(&path, expected) {
+            Ok(definition) => definitions.push(definition),
+            Err(found) => problems.extend(found),
+        }
+    }
+    for key in &expected.flags {
+        let file = directory.join(format!("{key}.{EXTENSION}"));
+        if !definitions.iter().any(|definition| definition.flag.key == *key) && !file.exists() {
+            problems
+                .push(Diagnostic::of_file(&file, format!("a route names the flag `{key}`, but there is no such file")));
+        }
+    }
+    if problems.is_empty() { Ok(definitions) } else { Err(problems) }
+}
+
+/// Reads one flag file.
+///
+/// # Errors
+///
+/// Every problem in it.
+pub fn load_file(path: &Path, expected: &Expectations) -> Result<Definition, Vec<Diagnostic>> {
+    let text = read_bounded(path).map_err(|problem| vec![problem])?;
+    parse::parse(path, text, expected)
+}
+
+/// The flag files in `directory`, by name. Hidden files are not looked at: editors and mounted `ConfigMap`s keep their
+/// own there.
+fn flag_files(directory: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+    let cannot = |error| Diagnostic::of_file(directory, format!("cannot read the directory of flag files: {error}"));
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(cannot)? {
+        let path = entry.map_err(cannot)?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension() == Some(OsStr::new(EXTENSION)) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read_bounded(path: &Path) -> Result<String, Diagnostic> {
+    let cannot = |error| Diagnostic::of_file(path, format!("cannot read: {error}"));
+    let length = fs::metadata(path).map_err(cannot)?.len();
+    if length > MAX_FLAG_FILE_BYTES {
+        let message =
+            format!("{length} bytes are too many for a flag file; put long lists of users into a `users_file`");
+        return Err(Diagnostic::of_file(path, message));
+    }
+    fs::read_to_string(path).map_err(cannot)
+}

@@ -1,0 +1,232 @@
+//! From a flag file's text to its [`Definition`].
+
+use std::fs;
+use std::path::Path;
+
+use crate::diagnostic::{Diagnostic, Place};
+use crate::document::{Document, Placed, Problems, Section, boolean, number, parsed, string, strings};
+use crate::flag::{
+    BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
+};
+use crate::flag_file::{Definition, Expectations};
+use crate::judge::{Guard, Rate};
+
+pub(crate) fn parse(path: &Path, text: String, expected: &Expectations) -> Result<Definition, Vec<Diagnostic>> {
+    let document = Document::parse(path, text)?;
+    let problems = Problems::new();
+    let definition = read(path, document.root(&problems), expected);
+    match definition {
+        Some(definition) if problems.is_empty() => Ok(definition),
+        _ => Err(problems.into_vec()),
+    }
+}
+
+fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<Definition> {
+    let key = key_of(path, &file);
+    let description = file.or("description", string, String::new());
+    let owner = file.or("owner", string, String::new());
+    let enabled = file.or("enabled", boolean, true);
+    let release = file.required("release", "\"2026-11-21.1\"", string);
+    let stable = arm(&mut file, "stable", "\"sync\"", expected);
+    let canary = arm(&mut file, "canary", "\"async\"", expected);
+    let percentage = percentage(&mut file);
+    let salt = file.optional("salt", string);
+    let hash = file.or("hash", parsed, HashVersion::default());
+    let beta = file.section("beta").and_then(|section| beta(path, section));
+    let guard = file.section("guard").map_or_else(Guard::default, guard);
+    for later in ["rules", "ramp", "shadow"] {
+        file.not_supported_yet(later);
+    }
+    file.finish();
+
+    let key = key?;
+    let salt = salt.map_or_else(|| key.to_string(), |salt| salt.value);
+    let flag = Flag {
+        bucketer: Bucketer::new(hash, &salt),
+        key,
+        description,
+        owner,
+        enabled,
+        release: release?.value,
+        stable: stable?,
+        canary: canary?,
+        percentage: percentage?,
+        beta: beta.unwrap_or_default(),
+    };
+    Some(Definition { flag, guard, path: path.to_owned() })
+}
+
+fn key_of(path: &Path, file: &Section<'_>) -> Option<FlagKey> {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let key = stem.parse().map_err(|error: NameError| {
+        file.problems()
+            .report(file.place(), format!("the file's name is the flag's key, but `{stem}` is none: {error}"));
+    });
+    key.ok()
+}
+
+fn arm(file: &mut Section<'_>, key: &'static str, example: &str, expected: &Expectations) -> Option<BackendName> {
+    let Placed { value, place } = file.required(key, example, parsed::<BackendName>)?;
+    if !expected.backends.contains(&value) {
+        let known: Vec<_> = expected.backends.iter().map(BackendName::as_str).collect();
+        file.problems().report(&place, format!("no backend is named `{value}`; there are: {}", known.join(", ")));
+        return None;
+    }
+    Some(value)
+}
+
+fn percentage(file: &mut Section<'_>) -> Option<Percentage> {
+    let Placed { value, place } = file.required("percentage", "0", number)?;
+    let percentage = Percentage::from_percent(value)
+        .map_err(|error| file.problems().report(&place, format!("`percentage`: {error}, not {value}")));
+    percentage.ok()
+}
+
+fn beta(path: &Path, mut section: Section<'_>) -> Option<BetaList> {
+    let users = section.optional("users", strings);
+    let users_file = section.optional("users_file", string);
+    let problems = section.problems();
+    section.finish();
+
+    let mut keys = Vec::new();
+    if let Some(users) = users {
+        for user in users.value {
+            if user.is_empty() || user.len() > MAX_TARGETING_KEY_BYTES {
+                let message = format!("`beta.users`: a targeting key is 1 to {MAX_TARGETING_KEY_BYTES} bytes long");
+                problems.report(&users.place, message);
+            }
+            keys.push(user);
+        }
+    }
+    if let Some(users_file) = users_file {
+        keys.extend(read_users(path, &users_file, problems)?);
+    }
+    Some(keys.into_iter().collect())
+}
+
+/// The targeting keys of a `users_file`: one a line, white space around it and empty lines aside.
+fn read_users(flag_file: &Path, users_file: &Placed<String>, problems: &Problems) -> Option<Vec<String>> {
+    let name = Path::new(&users_file.value);
+    let beside = name.file_name() == Some(name.as_os_str());
+    if !beside {
+        let message = "`beta.users_file` is a file beside the flag file: write its name without a directory";
+        problems.report(&users_file.place, message);
+        return None;
+    }
+    let path = flag_file.with_file_name(name);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.report(&users_file.place, format!("`beta.users_file`: cannot read {}: {error}", path.display()));
+            return None;
+        }
+    };
+    let mut keys = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let key = line.trim();
+        if key.len() > MAX_TARGETING_KEY_BYTES {
+            let place = Place::Path(format!("{}:{}:1", path.display(), index + 1).into());
+            problems.report(&place, format!("a targeting key is at most {MAX_TARGETING_KEY_BYTES} bytes long"));
+        } else if !key.is_empty() {
+            keys.push(key.to_owned());
+        }
+    }
+    Some(keys)
+}
+
+fn guard(mut section: Section<'_>) -> Guard {
+    let mut guard = Guard::default();
+    if let Some(Placed { value, place }) = section.optional("max_error_rate", string) {
+        let percent = value.strip_suffix('%').and_then(|percent| percent.trim().parse().ok());
+        match percent.and_then(Rate::from_percent) {
+            Some(rate) => guard.max_error_rate = rate,
+            None => section.problems().report(
+                &place,
+                format!("`guard.max_error_rate`: \"{value}\" is no rate; write a percentage from 0 to 100 like \"5%\""),
+            ),
+        }
+    }
+    let later =
+        ["tolerance", "max_latency", "latency_tolerance", "false_rollback", "failure", "harm_budget", "min_requests"];
+    for key in later {
+        section.not_supported_yet(key);
+    }
+    section.finish();
+    guard
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_text(text: &str) -> Result<Definition, Vec<Diagnostic>> {
+        let expected =
+            Expectations { backends: vec!["sync".parse().unwrap(), "async".parse().unwrap()], flags: vec![] };
+        parse(Path::new("flags/async-database.toml"), text.to_owned(), &expected)
+    }
+
+    const WHOLE: &str = "release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\npercentage = 10\n";
+
+    #[track_caller]
+    fn check(text: &str, problems: &[&str]) {
+        let found: Vec<_> = parse_text(text).expect_err(text).iter().map(ToString::to_string).collect();
+        assert_eq!(found, problems);
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let definition = parse_text(WHOLE).unwrap();
+        assert_eq!(definition.guard, Guard::default());
+        assert!(definition.flag.enabled);
+        assert_eq!(definition.flag.bucketer, Bucketer::new(HashVersion::FlagdV2, "async-database"));
+    }
+
+    #[test]
+    fn everything_that_is_there_is_read() {
+        let text = format!(
+            "{WHOLE}enabled = false\nsalt = \"pepper\"\nhash = \"flagd-v2\"\nowner = \"platform\"\ndescription = \"d\"\n\
+             [beta]\nusers = [\"alice\"]\n[guard]\nmax_error_rate = \"2.5%\"\n"
+        );
+        let Definition { flag, guard, .. } = parse_text(&text).unwrap();
+        assert!(!flag.enabled && flag.beta.contains("alice") && flag.owner == "platform" && flag.description == "d");
+        assert_eq!(flag.bucketer, Bucketer::new(HashVersion::FlagdV2, "pepper"));
+        assert_eq!(Some(guard.max_error_rate), Rate::from_percent(2.5));
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_place() {
+        check(
+            "enabled = 1\nrelease = \"1\"\nstabel = \"sync\"\ncanary = \"asink\"\npercentage = 101\nhash = \"md5\"\n\
+             [guard]\nmax_error_rate = \"lots\"\nmax_latency = \"1s\"\n[beta]\nusers_file = \"../list\"\nuser = []\n",
+            &[
+                "flags/async-database.toml:1:11: `enabled`: wants true or false, not an integer",
+                "flags/async-database.toml:1:1: `stable` is missing; add `stable = \"sync\"`",
+                "flags/async-database.toml:4:10: no backend is named `asink`; there are: sync, async",
+                "flags/async-database.toml:5:14: `percentage`: a percentage is a number from 0 to 100, not 101",
+                "flags/async-database.toml:6:8: `hash`: \"md5\": unknown hash; `flagd-v2` is the one there is",
+                "flags/async-database.toml:12:1: unknown key `beta.user`; did you mean `users`?",
+                "flags/async-database.toml:11:14: `beta.users_file` is a file beside the flag file: write its name \
+                 without a directory",
+                "flags/async-database.toml:8:18: `guard.max_error_rate`: \"lots\" is no rate; write a percentage from 0 \
+                 to 100 like \"5%\"",
+                "flags/async-database.toml:9:1: `guard.max_latency` is not supported yet in this version; remove it",
+                "flags/async-database.toml:3:1: unknown key `stabel`; did you mean `stable`?",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_file_cut_off_in_the_middle_is_no_flag() {
+        let whole = format!("{WHOLE}[beta]\nusers = [\"alice\", \"bob\"]\n");
+        for end in 0..whole.len() {
+            // What is left may be a complete file with less in it; it must never be one that lacks what decides.
+            if let Ok(definition) = parse_text(&whole[..end]) {
+                assert!(end >= WHOLE.len() - 2, "accepted {:?} as {definition:?}", &whole[..end]);
+            }
+        }
+        check(
+            "release = \"1\"\nstable = \"sy",
+            &["flags/async-database.toml:2:13: not TOML: invalid basic string, expected `\"`"],
+        );
+    }
+}

@@ -1,0 +1,177 @@
+//! Watching the directory: any event means reading everything again.
+//!
+//! Events are only a hint to look sooner. Whatever they miss (a directory replaced as a whole, a file system without
+//! events) the rescan finds by the files' metadata.
+
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::{Notify, watch as signal};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{debug, warn};
+
+use crate::diagnostic::Diagnostic;
+use crate::flag_file::{Definition, Expectations, load};
+
+/// How often the directory is looked at without an event.
+const RESCAN: Duration = Duration::from_secs(1);
+
+/// How long the directory must be quiet before it is read: an editor that truncates and writes is not read in between.
+const QUIET: Duration = Duration::from_millis(10);
+
+/// However busy the directory is, it is read after this many events in a row without quiet.
+const MAX_EVENTS_WITHOUT_QUIET: usize = 5;
+
+/// How long what does not load may stay so before it is reported: a file may be gone for a moment while it is replaced.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Looks after `directory` until `shutdown` turns true, and hands every change to `apply`.
+///
+/// What it hands over is the whole set, or what is wrong with it. It is read once at the beginning, since it may have changed after whoever read it before.
+pub async fn watch<F: Future<Output = ()>>(
+    directory: PathBuf,
+    expected: Expectations,
+    mut shutdown: signal::Receiver<bool>,
+    apply: impl Fn(Result<Vec<Definition>, Vec<Diagnostic>>) -> F,
+) {
+    let changed = Arc::new(Notify::new());
+    changed.notify_one();
+    let mut seen = Signature::of(&directory);
+    let mut watcher = Events::new(&directory, Arc::clone(&changed));
+    let mut rescan = interval(RESCAN);
+    rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let event = tokio::select! {
+            () = changed.notified() => true,
+            _ = rescan.tick() => false,
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        };
+        if event {
+            quiet(&changed).await;
+        }
+        let signature = Signature::of(&directory);
+        // A missed event shows in the metadata; an event may stand for a change that does not show there.
+        if !event && signature == seen {
+            continue;
+        }
+        if signature.directory != seen.directory {
+            watcher = Events::new(&directory, Arc::clone(&changed));
+        }
+        seen = signature;
+        let mut loaded = load_off_thread(&directory, &expected).await;
+        if loaded.is_err() {
+            // Not `quiet`: this waits the whole time unless something happens, and then looks again.
+            let _ = timeout(SETTLE, changed.notified()).await;
+            quiet(&changed).await;
+            seen = Signature::of(&directory);
+            loaded = load_off_thread(&directory, &expected).await;
+        }
+        debug!(event, loaded = loaded.is_ok(), watched = watcher.is_watching(), "read the flag files");
+        apply(loaded).await;
+    }
+}
+
+async fn quiet(changed: &Notify) {
+    for _ in 0..MAX_EVENTS_WITHOUT_QUIET {
+        if timeout(QUIET, changed.notified()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn load_off_thread(directory: &Path, expected: &Expectations) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+    let (path, expected) = (directory.to_owned(), expected.clone());
+    let loaded = tokio::task::spawn_blocking(move || load(&path, &expected)).await;
+    loaded.unwrap_or_else(|error| Err(vec![Diagnostic::of_file(directory, format!("reading failed: {error}"))]))
+}
+
+/// The file system's events for one directory, as far as it gives any.
+#[derive(Debug)]
+struct Events {
+    watcher: Option<RecommendedWatcher>,
+}
+
+impl Events {
+    fn new(directory: &Path, changed: Arc<Notify>) -> Self {
+        let notify = move |event: notify::Result<notify::Event>| {
+            // Reading a file is an event too: taking it for a change would have every reading cause the next.
+            if event.is_ok_and(|event| event.kind.is_access() && !closed_after_writing(&event)) {
+                return;
+            }
+            changed.notify_one();
+        };
+        let watcher = notify::recommended_watcher(notify).and_then(|mut watcher| {
+            watcher.watch(directory, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        let watcher = watcher.map_err(|error| {
+            let path = directory.display();
+            warn!(%error, %path, "no file events: changes of flag files are found by the rescan, within a second");
+        });
+        Self { watcher: watcher.ok() }
+    }
+
+    fn is_watching(&self) -> bool {
+        self.watcher.is_some()
+    }
+}
+
+fn closed_after_writing(event: &notify::Event) -> bool {
+    use notify::event::{AccessKind, AccessMode, EventKind};
+    event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
+}
+
+/// What the directory's metadata says: if it is the same, so are the contents, short of an unlucky coincidence within
+/// the clock of the file system.
+#[derive(Debug, PartialEq, Eq)]
+struct Signature {
+    directory: Option<FileSignature>,
+    files: Vec<(PathBuf, Option<FileSignature>)>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct FileSignature {
+    identity: (u64, u64),
+    length: u64,
+    modified: Option<SystemTime>,
+    /// Unlike the time of modification, nobody can set this one back.
+    changed: (i64, i64),
+}
+
+impl Signature {
+    fn of(directory: &Path) -> Self {
+        let mut files: Vec<_> = fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .map(|path| (path.clone(), FileSignature::of(&path)))
+            .collect();
+        files.sort_by(|a, b| a.0.cmp(&b.0));
+        // Of the directory itself only its identity counts: its times change with its files.
+        let directory = FileSignature::of(directory).map(|signature| FileSignature {
+            length: 0,
+            modified: None,
+            changed: (0, 0),
+            ..signature
+        });
+        Self { directory, files }
+    }
+}
+
+impl FileSignature {
+    fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            identity: (metadata.dev(), metadata.ino()),
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}

@@ -1,0 +1,295 @@
+//! The data plane: pingora's phases in the order in which they run.
+//!
+//! A request is routed, identified and decided once, in `request_filter`, on one snapshot of the flags. What was decided
+//! goes with it, so that a reload in the middle of it changes nothing, and its outcome is charged where it was decided.
+
+mod context;
+mod failure;
+mod identity;
+mod route;
+mod upstream;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE};
+use http::{HeaderValue, Method};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use tracing::{debug, warn};
+
+use crate::api::Problem;
+use crate::clock;
+use crate::flag::{Evaluation, evaluate};
+use crate::outcome::classify;
+use crate::proxy::context::{Context, Decision};
+use crate::proxy::failure::{answer, trouble};
+use crate::proxy::identity::{Identity, client_ip};
+use crate::proxy::route::RouteTable;
+use crate::proxy::upstream::{Upstream, Upstreams};
+use crate::recorder::RecordedFlagStore;
+
+pub use crate::proxy::context::InFlight;
+pub use crate::proxy::identity::{Anonymous, IdentityConfig, Source};
+pub use crate::proxy::route::{RouteConfig, Target};
+pub use crate::proxy::upstream::{Server, Timeouts, UpstreamConfig, UpstreamError};
+
+/// Which flag decided; told to the upstream.
+const FLAG_HEADER: &str = "x-tidegate-flag";
+
+/// Which variant was chosen; told to the upstream, and to the client if it may know.
+const VARIANT_HEADER: &str = "x-tidegate-variant";
+
+/// Names one request in logs, problem documents and upstream.
+const REQUEST_ID_HEADER: &str = "x-request-id";
+
+/// What the gateway needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where requests go, by host and path.
+    pub routes: Vec<RouteConfig>,
+    /// Where the targeting key comes from.
+    pub identity: IdentityConfig,
+    /// The backends that routes and flags name.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// Whether clients are told the variant.
+    pub expose_variant: bool,
+}
+
+/// The gateway: one for all requests.
+pub struct Gateway {
+    routes: RouteTable,
+    identity: Identity,
+    upstreams: Upstreams,
+    expose_variant: bool,
+    flags: Arc<RecordedFlagStore>,
+    in_flight: Arc<InFlight>,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway")
+            .field("routes", &self.routes)
+            .field("upstreams", &self.upstreams)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway that decides by `flags`.
+    ///
+    /// # Errors
+    ///
+    /// If an upstream's address cannot be used.
+    pub fn new(config: Config, flags: Arc<RecordedFlagStore>, in_flight: Arc<InFlight>) -> Result<Self, UpstreamError> {
+        Ok(Self {
+            routes: RouteTable::new(config.routes),
+            identity: Identity::new(config.identity),
+            upstreams: Upstreams::new(config.upstreams)?,
+            expose_variant: config.expose_variant,
+            flags,
+            in_flight,
+        })
+    }
+
+    /// Routes and decides: afterwards the context knows the upstream. Otherwise says why there is none.
+    fn decide(&self, request: &RequestHeader, context: &mut Context) -> Result<(), Problem> {
+        let mut missing_flag = None;
+        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| request.uri.host());
+        let flags = self.flags.load();
+        for route in self.routes.matching(host, request.uri.path()) {
+            match &route.target {
+                Target::Backend(backend) => {
+                    context.upstream = self.upstreams.get(backend);
+                    return Ok(());
+                }
+                Target::Flag(key) => {
+                    // A flag that could not be loaded at start-up decides nothing: the next best route serves.
+                    let Some(entry) = flags.get(key) else {
+                        missing_flag = missing_flag.or(Some(key));
+                        continue;
+                    };
+                    let identified = self.identity.identify(request, context.client_is_trusted);
+                    let evaluation = evaluate(&entry.flag, &entry.rollout, identified.key());
+                    context.new_anonymous = identified.into_new_cookie();
+                    context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
+                    context.decision = Some(Decision { entry: Arc::clone(entry), evaluation });
+                    return Ok(());
+                }
+            }
+        }
+        Err(match missing_flag {
+            Some(key) => {
+                let detail = format!("the flag `{key}` is not loaded, and no other route serves this path");
+                Problem::new(503, "flag-not-loaded", "Flag not loaded", detail)
+            }
+            None => Problem::new(404, "no-route", "No route", "no route of this gateway matches host and path"),
+        })
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(clock::now(), &self.in_flight)
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora_error::Result<bool> {
+        context.client_is_trusted = self.identity.trusts(client_ip(session.client_addr()));
+        let request = session.req_header();
+        context.take_request_id(request.headers.get(REQUEST_ID_HEADER));
+        match self.decide(request, context) {
+            Ok(()) => Ok(false),
+            Err(problem) => {
+                respond(session, context, problem).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> pingora_error::Result<Box<HttpPeer>> {
+        let upstream = context.upstream.as_ref().and_then(|upstream| upstream.peer());
+        upstream.ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "the backend has no server").into_up())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> pingora_error::Result<()> {
+        request.remove_header(FLAG_HEADER);
+        request.remove_header(VARIANT_HEADER);
+        if !context.client_is_trusted {
+            for header in self.identity.headers() {
+                request.remove_header(header);
+            }
+        }
+        if let (Some(decision), Some(upstream)) = (&context.decision, &context.upstream) {
+            request.insert_header(FLAG_HEADER, decision.entry.flag.key.as_str())?;
+            request.insert_header(VARIANT_HEADER, upstream.variant())?;
+        }
+        request.insert_header(REQUEST_ID_HEADER, context.request_id())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> pingora_error::Result<()> {
+        // 1xx only announce the answer, but for 101, which is one.
+        if !response.status.is_informational() || response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            context.upstream_status = Some(response.status.as_u16());
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> pingora_error::Result<()> {
+        if !response.status.is_informational() {
+            self.mark(response, context)?;
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let answer = answer(error);
+        let error_code = answer.as_ref().map_or(0, |problem| problem.status);
+        warn!(
+            request_id = context.request_id_text(), upstream = context.upstream_name(), status = error_code,
+            error = %error, "the request could not be proxied",
+        );
+        if let Some(problem) = answer {
+            let (mut response, body) = match problem_response(context, problem) {
+                Ok(response) => response,
+                Err(error) => {
+                    warn!(%error, "cannot build the error response");
+                    return FailToProxy { error_code: 0, can_reuse_downstream: false };
+                }
+            };
+            let marked = self.mark(&mut response, context);
+            let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { body };
+            if let Err(error) = marked.and(session.write_error_response(response, body).await) {
+                debug!(%error, "the client did not take the error response");
+            }
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, _: &mut Session, error: Option<&Error>, context: &mut Context) {
+        let outcome = classify(context.upstream_status, error.map(trouble));
+        context.settle(outcome, clock::now());
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        // `fail_to_proxy` has told it.
+        true
+    }
+}
+
+impl Gateway {
+    /// What the gateway adds to every answer.
+    fn mark(&self, response: &mut ResponseHeader, context: &Context) -> pingora_error::Result<()> {
+        response.remove_header(VARIANT_HEADER);
+        if let (true, Some(_), Some(upstream)) = (self.expose_variant, &context.decision, &context.upstream) {
+            response.insert_header(VARIANT_HEADER, upstream.variant())?;
+        }
+        if let Some(cookie) = &context.new_anonymous {
+            response.append_header(SET_COOKIE, cookie)?;
+        }
+        response.insert_header(REQUEST_ID_HEADER, context.request_id())
+    }
+}
+
+/// Answers a request that goes to no upstream, and keeps the connection.
+async fn respond(session: &mut Session, context: &Context, problem: Problem) -> pingora_error::Result<()> {
+    let (response, body) = problem_response(context, problem)?;
+    let head = session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(response), head).await?;
+    if head { Ok(()) } else { session.write_response_body(Some(body), true).await }
+}
+
+fn problem_response(context: &Context, problem: Problem) -> pingora_error::Result<(ResponseHeader, Bytes)> {
+    let problem = Problem { request_id: Some(context.request_id_text().to_owned()), ..problem };
+    let body = serde_json::to_vec(&problem)
+        .map_err(|error| Error::because(ErrorType::InternalError, "cannot write a problem document", error))?;
+    let mut response = ResponseHeader::build(problem.status, Some(5))?;
+    response.insert_header(CONTENT_TYPE, HeaderValue::from_static(Problem::MEDIA_TYPE))?;
+    response.insert_header(CONTENT_LENGTH, body.len().to_string())?;
+    response.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    response.insert_header(REQUEST_ID_HEADER, context.request_id())?;
+    Ok((response, body.into()))
+}
+
+impl Decision {
+    fn log(&self, request_id: &str, outcome: &str, duration_ms: f64) {
+        let Evaluation { arm, reason } = self.evaluation;
+        debug!(
+            request_id,
+            feature_flag.key = %self.entry.flag.key,
+            feature_flag.result.variant = %self.entry.flag.backend(arm),
+            feature_flag.result.reason = reason.as_str(),
+            generation = self.entry.rollout.generation.get(),
+            outcome,
+            duration_ms,
+            "request finished",
+        );
+    }
+}
+
+impl Context {
+    fn upstream_name(&self) -> &str {
+        self.upstream.as_deref().map_or("none", Upstream::name)
+    }
+}

@@ -1,0 +1,140 @@
+//! What one request carries from phase to phase.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use http::HeaderValue;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::flag::Evaluation;
+use crate::outcome::{Excuse, Outcome};
+use crate::proxy::upstream::Upstream;
+use crate::recorder::RecordedFlag;
+
+/// The longest request id that is taken over from a trusted proxy.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// How many requests are under way, so that a stop can wait for them.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    count: AtomicUsize,
+    finished: Notify,
+}
+
+impl InFlight {
+    /// How many there are right now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        // Acquire pairs with the release of a finished request: what it charged is visible to who sees it gone.
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Returns once there are none.
+    pub async fn none(&self) {
+        loop {
+            let finished = self.finished.notified();
+            if self.count() == 0 {
+                return;
+            }
+            finished.await;
+        }
+    }
+}
+
+/// A decision with the flag that it was made under.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) entry: Arc<RecordedFlag>,
+    pub(crate) evaluation: Evaluation,
+}
+
+/// What one request carries from phase to phase.
+///
+/// Dropping it ends the request. If no outcome was settled until then, the gateway broke it off, which is nobody's
+/// failure but still counted as such: every decision leads to one outcome.
+pub struct Context {
+    started: Instant,
+    request_id: HeaderValue,
+    in_flight: Arc<InFlight>,
+    settled: bool,
+    pub(crate) client_is_trusted: bool,
+    pub(crate) decision: Option<Decision>,
+    pub(crate) upstream: Option<Arc<Upstream>>,
+    pub(crate) upstream_status: Option<u16>,
+    /// The cookie to give to a client that had no identity.
+    pub(crate) new_anonymous: Option<HeaderValue>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("request_id", &self.request_id)
+            .field("decision", &self.decision)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(crate) fn new(now: Instant, in_flight: &Arc<InFlight>) -> Self {
+        // Relaxed: the number alone matters, and it is up before the request can be waited for.
+        in_flight.count.fetch_add(1, Ordering::Relaxed);
+        Self {
+            started: now,
+            request_id: HeaderValue::from_static(""),
+            in_flight: Arc::clone(in_flight),
+            settled: false,
+            client_is_trusted: false,
+            decision: None,
+            upstream: None,
+            upstream_status: None,
+            new_anonymous: None,
+        }
+    }
+
+    /// Goes on with the id that a trusted proxy gave, or makes one.
+    pub(crate) fn take_request_id(&mut self, given: Option<&HeaderValue>) {
+        let usable = |id: &&HeaderValue| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.to_str().is_ok();
+        self.request_id = match given.filter(|_| self.client_is_trusted).filter(usable) {
+            Some(id) => id.clone(),
+            None => {
+                let mut buffer = Uuid::encode_buffer();
+                // A UUID is printable ASCII, which is what a header value may hold.
+                HeaderValue::from_str(Uuid::now_v7().hyphenated().encode_lower(&mut buffer))
+                    .unwrap_or(HeaderValue::from_static("unknown"))
+            }
+        };
+    }
+
+    pub(crate) fn request_id(&self) -> HeaderValue {
+        self.request_id.clone()
+    }
+
+    pub(crate) fn request_id_text(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// Charges `outcome` to what the request was decided by; only the first call counts.
+    pub(crate) fn settle(&mut self, outcome: Outcome, now: Instant) {
+        if self.settled {
+            return;
+        }
+        self.settled = true;
+        let Some(decision) = &self.decision else { return };
+        let duration = now.duration_since(self.started);
+        decision.entry.attached.charge(decision.evaluation.arm, outcome, duration);
+        decision.log(self.request_id_text(), outcome.as_str(), duration.as_secs_f64() * 1000.0);
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.settle(Outcome::NotCounted(Excuse::Gateway), self.started);
+        // Release pairs with the acquire of `InFlight::count`.
+        if self.in_flight.count.fetch_sub(1, Ordering::Release) == 1 {
+            self.in_flight.finished.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! The rollouts: every change of them goes through here, and the tick that judges the canaries lives here.
+//!
+//! Two orders of events matter. What a person asks for is stored first and then put in force, so that nothing
+//! acknowledged is ever lost. What protects users (a rollback, and what the flag files say) is put in force first and
+//! stored as soon as the store lets us: a store that is down can delay a record, never a rollback.
+
+mod book;
+mod status;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use crate::api::{Evidence, Rollback};
+use crate::clock;
+use crate::diagnostic::Diagnostic;
+use crate::flag::{Arm, FlagKey, Generation, Percentage, Phase, Refusal, Rollout};
+use crate::flag_file::Definition;
+use crate::judge::{Counts, Verdict, judge};
+use crate::recorder::{RecordedFlag, RecordedFlagStore, Recorder};
+use crate::rollout::book::{Book, Live};
+use crate::store::{Record, Store, StoreError, StoredRollout, state_of};
+use crate::telemetry::chain;
+
+pub use crate::rollout::book::{Counters, ReloadResult};
+pub use crate::rollout::status::explanation;
+
+/// How often the canaries are judged.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// How often the store is asked whether it still takes writes, and what could not be written is tried again.
+const STORE_PROBE: Duration = Duration::from_secs(1);
+
+/// The actor of what flag files change.
+const BY_FILE: &str = "file";
+
+/// The actor of what the judge decides.
+const BY_JUDGE: &str = "judge";
+
+/// What a person may ask of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Move the canary to a percentage.
+    Set(Percentage),
+    /// Hold it where it is.
+    Pause,
+    /// Lift a pause or a latch, at the percentage before or a lower one.
+    Resume(Option<Percentage>),
+    /// Put everyone on canary.
+    Promote,
+    /// Take the canary out.
+    RollBack,
+}
+
+impl Command {
+    fn action(self) -> &'static str {
+        match self {
+            Self::Set(_) => "set",
+            Self::Pause => "pause",
+            Self::Resume(_) => "resume",
+            Self::Promote => "promote",
+            Self::RollBack => "rollback",
+        }
+    }
+}
+
+/// A command with who gives it and why.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What is asked.
+    pub command: Command,
+    /// Who asks.
+    pub actor: String,
+    /// Why, for the audit trail.
+    pub reason: Option<String>,
+    /// The generation that the asker looked at, if the change is only meant for that one.
+    pub expected: Option<Generation>,
+}
+
+/// Whether a change that is in force is on disk too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saved {
+    /// It is.
+    Yes,
+    /// It will be written as soon as the store takes it. Only a rollback may be in this state.
+    Later,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// No such flag.
+    #[error("there is no flag `{0}`")]
+    UnknownFlag(FlagKey),
+    /// The rollout is not in a state for it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The rollout has changed since the asker looked.
+    #[error("the rollout is at generation {actual} by now, not at {expected}; look again, then decide")]
+    Stale {
+        /// The generation that the asker looked at.
+        expected: Generation,
+        /// The one in force.
+        actual: Generation,
+    },
+    /// The rollout changed while this change was being stored; that other change holds.
+    #[error("the rollout changed at the same moment, and that change holds; look again, then decide")]
+    Overtaken,
+    /// The gateway stopped in the middle of it.
+    #[error("the gateway stopped before the change was made; look again once it is back")]
+    Interrupted,
+    /// It could not be stored.
+    #[error("the change is not made, since it cannot be stored")]
+    Store(#[from] StoreError),
+}
+
+/// Every rollout, with what is needed to change, judge and keep it.
+pub struct Rollouts {
+    flags: Arc<RecordedFlagStore>,
+    recorder: Arc<Recorder>,
+    store: Store,
+    /// Held for moments only, never while waiting for anything.
+    book: Mutex<Book>,
+    /// Orders everything that writes to the store.
+    saving: AsyncMutex<()>,
+    unsaved: Notify,
+}
+
+impl fmt::Debug for Rollouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rollouts").field("flags", &self.flags).finish_non_exhaustive()
+    }
+}
+
+impl Rollouts {
+    /// Takes up the rollouts where the store has them. No flag is in force before [`Rollouts::adopt_files`].
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read: without it a latch might be missed.
+    pub async fn open(
+        flags: Arc<RecordedFlagStore>,
+        recorder: Arc<Recorder>,
+        store: Store,
+    ) -> Result<Arc<Self>, StoreError> {
+        let book = Book::new(store.rollouts().await?, clock::now());
+        let (saving, unsaved) = (AsyncMutex::new(()), Notify::new());
+        Ok(Arc::new(Self { flags, recorder, store, book: Mutex::new(book), saving, unsaved }))
+    }
+
+    /// Puts what the flag files say in force, all of it at once, or keeps the last good set and notes what is wrong.
+    pub fn adopt_files(&self, loaded: Result<Vec<Definition>, Vec<Diagnostic>>) {
+        match loaded {
+            Ok(definitions) => self.adopt(definitions),
+            Err(problems) => {
+                let mut book = self.book();
+                let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                if lines != book.bad_files {
+                    for problem in &lines {
+                        error!(%problem, "bad flag file; the last good flag set stays in force");
+                    }
+                }
+                book.counters.count_reload(ReloadResult::Rejected);
+                book.bad_files = lines;
+            }
+        }
+    }
+
+    fn adopt(&self, definitions: Vec<Definition>) {
+        let mut book = self.book();
+        if !book.bad_files.is_empty() {
+            info!("the flag files are good again");
+            book.bad_files.clear();
+        }
+        if book.is_same(&definitions) {
+            return;
+        }
+        let current = self.flags.load();
+        let mut gone = std::mem::take(&mut book.live);
+        let mut entries = Vec::new();
+        for definition in definitions {
+            let key = definition.flag.key.clone();
+            let live = gone.remove(&key);
+            let entry = self.adopt_one(&mut book, current.get(&key), live, definition);
+            entries.push(entry);
+        }
+        for (key, live) in gone {
+            if let Some(entry) = current.get(&key) {
+                info!(feature_flag.key = %key, "the flag's file is gone; its rollout is kept for when it comes back");
+                let rollout = entry.rollout.clone();
+                book.dormant.insert(key.clone(), StoredRollout { flag: key, rollout, rollback: live.rollback });
+            }
+        }
+        self.flags.update(|_| (Some(entries.into_iter().collect()), ()));
+        book.counters.count_reload(ReloadResult::Applied);
+        book.counters.flags_since = clock::now();
+        drop(book);
+        self.unsaved.notify_one();
+    }
+
+    fn adopt_one(
+        &self,
+        book: &mut Book,
+        entry: Option<&Arc<RecordedFlag>>,
+        live: Option<Live>,
+        definition: Definition,
+    ) -> Arc<RecordedFlag> {
+        let flag = Arc::new(definition.flag.clone());
+        let dormant = book.dormant.remove(&flag.key);
+        let before = entry.map(|entry| entry.rollout.clone()).or(dormant.as_ref().map(|kept| kept.rollout.clone()));
+        let kept = dormant.and_then(|kept| kept.rollback);
+        let latched = live.as_ref().and_then(|live| live.rollback.clone()).or(kept);
+        let (rollout, actions) = match &before {
+            Some(before) => {
+                let (rollout, adoptions) = before.adopt(&flag, entry.map(|entry| &*entry.flag));
+                (rollout, adoptions.into_iter().map(|adoption| adoption.as_str()).collect())
+            }
+            None => (Rollout::begin(&flag, Generation::FIRST), vec!["release"]),
+        };
+        let rollback = latched.filter(|_| rollout.phase == Phase::RolledBack);
+        if !actions.is_empty() {
+            let after = StoredRollout { flag: flag.key.clone(), rollout: rollout.clone(), rollback: rollback.clone() };
+            let reason = Some(definition.path.display().to_string());
+            book.unsaved.push_back(record(after, before.as_ref(), actions.join(", "), BY_FILE, reason));
+        }
+        // The same generation goes on in the same ledger: what else the file says changes nothing about the outcomes.
+        let (attached, live) = match (entry, live) {
+            (Some(entry), Some(live)) if entry.rollout.generation == rollout.generation => {
+                (Arc::clone(&entry.attached), Live { definition, ..live })
+            }
+            _ => (self.recorder.open(&flag, rollout.generation), Live::new(definition, rollback)),
+        };
+        book.live.insert(flag.key.clone(), live);
+        Arc::new(RecordedFlag { flag, rollout, attached })
+    }
+
+    /// Makes the change that `request` asks for, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// Says why it was not made. A rollback is made even if it cannot be stored yet.
+    pub async fn change(self: &Arc<Self>, key: FlagKey, request: Request) -> Result<Saved, ChangeError> {
+        // In a task of its own: if the asker goes away in the middle, a change must not stay stored and not in force.
+        let rollouts = Arc::clone(self);
+        let changed = tokio::spawn(async move { rollouts.make_change(&key, request).await }).await;
+        changed.unwrap_or(Err(ChangeError::Interrupted))
+    }
+
+    async fn make_change(&self, key: &FlagKey, request: Request) -> Result<Saved, ChangeError> {
+        if request.command == Command::RollBack {
+            self.roll_back_by_hand(key, request)?;
+            return Ok(if self.flush().await.is_ok() { Saved::Yes } else { Saved::Later });
+        }
+        let _saving = self.saving.lock().await;
+        // Without what is waiting to be written, the store's picture is too old to build a change on.
+        self.write_unsaved().await?;
+        let Some(record) = self.prepare(key, &request)? else { return Ok(Saved::Yes) };
+        let stored = self.store.save(&record).await;
+        let mut book = self.book();
+        book.reserved = None;
+        self.note_store_health(&mut book, stored.as_ref().err());
+        stored?;
+        let overtaken = match self.flags.load().get(key) {
+            Some(entry) => entry.rollout.generation >= record.after.rollout.generation,
+            None => true,
+        };
+        if overtaken {
+            return Err(ChangeError::Overtaken);
+        }
+        self.put_in_force(&mut book, &record);
+        Ok(Saved::Yes)
+    }
+
+    /// The record of the change, with its generation reserved; `None` if there is nothing to change.
+    fn prepare(&self, key: &FlagKey, request: &Request) -> Result<Option<Record>, ChangeError> {
+        let mut book = self.book();
+        let set = self.flags.load();
+        let before = &looked_at(set.get(key), key, request)?.rollout;
+        let after = match request.command {
+            Command::Set(percentage) => before.set(percentage)?,
+            Command::Pause => before.pause()?,
+            Command::Resume(percentage) => before.resume(percentage)?,
+            Command::Promote => before.promote()?,
+            Command::RollBack => before.roll_back(),
+        };
+        if after.generation == before.generation {
+            return Ok(None);
+        }
+        book.reserved = Some((key.clone(), after.generation));
+        let after = StoredRollout { flag: key.clone(), rollout: after, rollback: None };
+        let Request { command, actor, reason, .. } = request;
+        Ok(Some(record(after, Some(before), command.action().to_owned(), actor, reason.clone())))
+    }
+
+    fn roll_back_by_hand(&self, key: &FlagKey, request: Request) -> Result<(), ChangeError> {
+        let mut book = self.book();
+        let set = self.flags.load();
+        let entry = looked_at(set.get(key), key, &request)?;
+        if entry.rollout.phase == Phase::RolledBack {
+            return Ok(());
+        }
+        let evidence = book.live.get(key).and_then(|live| live.finding.as_ref()).map(status::evidence);
+        self.roll_back(&mut book, entry, "manual", evidence.into_iter().collect(), &request.actor, request.reason);
+        Ok(())
+    }
+
+    /// Takes the canary out of traffic now, and queues the record of it.
+    fn roll_back(
+        &self,
+        book: &mut Book,
+        entry: &RecordedFlag,
+        cause: &str,
+        evidence: Vec<Evidence>,
+        by: &str,
+        reason: Option<String>,
+    ) {
+        let key = &entry.flag.key;
+        let mut rollout = entry.rollout.roll_back();
+        if let Some((_, reserved)) = book.reserved.as_ref().filter(|(flag, _)| flag == key) {
+            rollout.generation = rollout.generation.max(reserved.next());
+        }
+        let counts = canary_counts(entry);
+        let rollback = Rollback {
+            at: now_text(),
+            cause: cause.to_owned(),
+            evidence,
+            requests: counts.requests,
+            failures: counts.failures,
+            by: by.to_owned(),
+            reason: reason.clone(),
+        };
+        let after = StoredRollout { flag: key.clone(), rollout, rollback: Some(rollback) };
+        let record = record(after, Some(&entry.rollout), "rollback".to_owned(), by, reason);
+        self.put_in_force(book, &record);
+        book.counters.count_rollback(key, cause);
+        book.unsaved.push_back(record);
+        self.unsaved.notify_one();
+    }
+
+    fn put_in_force(&self, book: &mut Book, record: &Record) {
+        let StoredRollout { flag: key, rollout, rollback } = &record.after;
+        self.flags.update(|set| {
+            let Some(entry) = set.get(key) else { return (None, ()) };
+            let flag = Arc::clone(&entry.flag);
+            let attached = self.recorder.open(&flag, rollout.generation);
+            (Some(set.with(RecordedFlag { flag, rollout: rollout.clone(), attached })), ())
+        });
+        if let Some(live) = book.live.get_mut(key) {
+            live.restart(rollback.clone());
+        }
+        announce(record);
+    }
+
+    /// Judges every canary on what has come in up to `now`, and rolls back those that are worse.
+    pub fn tick(&self, now: Instant) {
+        let mut book = self.book();
+        let set = self.flags.load();
+        let mut worse = Vec::new();
+        for (key, live) in &mut book.live {
+            let Some(entry) = set.get(key) else { continue };
+            if !entry.rollout.enabled || entry.rollout.phase == Phase::RolledBack {
+                continue;
+            }
+            let finding = judge(&live.definition.guard, live.window.observe(now, canary_counts(entry)));
+            live.finding = Some(finding);
+            if finding.verdict == Verdict::Worse {
+                worse.push((Arc::clone(entry), finding));
+            }
+        }
+        for (entry, finding) in worse {
+            let evidence = vec![status::evidence(&finding)];
+            self.roll_back(&mut book, &entry, finding.check.as_str(), evidence, BY_JUDGE, None);
+        }
+    }
+
+    /// Judges the canaries at every tick until `shutdown` turns true.
+    pub async fn judge_until(&self, mut shutdown: watch::Receiver<bool>) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.tick(clock::now()),
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Writes what waits to be written as soon as the store takes it, until `shutdown` turns true; then once more.
+    pub async fn save_until(&self, mut shutdown: watch::Receiver<bool>) {
+        let mut probes = interval(STORE_PROBE);
+        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let stop = tokio::select! {
+                () = self.unsaved.notified() => false,
+                _ = probes.tick() => {
+                    let probed = self.store.probe().await;
+                    self.note_store_health(&mut self.book(), probed.as_ref().err());
+                    false
+                }
+                () = async { drop(shutdown.wait_for(|stop| *stop).await) } => true,
+            };
+            // A failure is noted where it happened, and tried again with the next probe.
+            let _ = self.flush().await;
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Writes what waits to be written.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; what was not written still waits.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let _saving = self.saving.lock().await;
+        self.write_unsaved().await
+    }
+
+    /// To be called with `saving` held.
+    async fn write_unsaved(&self) -> Result<(), StoreError> {
+        loop {
+            let Some(record) = self.book().unsaved.front().cloned() else { return Ok(()) };
+            let saved = self.store.save(&record).await;
+            let mut book = self.book();
+            self.note_store_health(&mut book, saved.as_ref().err());
+            saved?;
+            book.unsaved.pop_front();
+        }
+    }
+
+    fn note_store_health(&self, book: &mut Book, error: Option<&StoreError>) {
+        let text = error.map(|error| chain(error));
+        match (&book.store_error, &text) {
+            (None, Some(problem)) => {
+                warn!(%problem, "the store fails; traffic and rollbacks go on, other changes are refused");
+            }
+            (Some(_), None) => info!("the store takes writes again"),
+            _ => {}
+        }
+        book.store_error = text;
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // Each change of the book is complete before anything that could panic.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The flag that a request is about, if it is still what the asker looked at.
+fn looked_at<'s>(
+    entry: Option<&'s Arc<RecordedFlag>>,
+    key: &FlagKey,
+    request: &Request,
+) -> Result<&'s Arc<RecordedFlag>, ChangeError> {
+    let entry = entry.ok_or_else(|| ChangeError::UnknownFlag(key.clone()))?;
+    let actual = entry.rollout.generation;
+    match request.expected {
+        Some(expected) if expected != actual => Err(ChangeError::Stale { expected, actual }),
+        _ => Ok(entry),
+    }
+}
+
+fn canary_counts(entry: &RecordedFlag) -> Counts {
+    let (requests, failures) = entry.attached.counts(Arm::Canary);
+    Counts { requests, failures }
+}
+
+fn record(
+    after: StoredRollout,
+    before: Option<&Rollout>,
+    action: String,
+    actor: &str,
+    reason: Option<String>,
+) -> Record {
+    Record { after, before: before.map(state_of), at: now_text(), action, actor: actor.to_owned(), reason }
+}
+
+/// The time in RFC 3339, to the millisecond.
+fn now_text() -> String {
+    format!("{:.3}", clock::wall())
+}
+
+fn announce(record: &Record) {
+    let StoredRollout { flag, rollout, rollback } = &record.after;
+    let state = state_of(rollout);
+    let old = record.before.as_ref().map_or(0.0, |before| before.percentage);
+    match rollback {
+        Some(rollback) => warn!(
+            feature_flag.key = %flag, cause = %rollback.cause, by = %rollback.by, requests = rollback.requests,
+            failures = rollback.failures, generation = rollout.generation.get(), "canary rolled back",
+        ),
+        None => info!(
+            feature_flag.key = %flag, action = %record.action, by = %record.actor, old_percent = old,
+            percent = state.percentage, phase = %state.phase, generation = rollout.generation.get(), "rollout changed",
+        ),
+    }
+}

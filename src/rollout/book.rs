@@ -1,0 +1,110 @@
+//! What the rollouts remember beside the flag set in force.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use crate::api::Rollback;
+use crate::flag::{FlagKey, Generation};
+use crate::flag_file::Definition;
+use crate::judge::{Finding, WINDOW, Window};
+use crate::store::{Record, StoredRollout};
+
+/// A flag in force, apart from what decisions need.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) definition: Definition,
+    pub(crate) window: Window,
+    pub(crate) finding: Option<Finding>,
+    /// The rollback, while its latch holds.
+    pub(crate) rollback: Option<Rollback>,
+}
+
+impl Live {
+    pub(crate) fn new(definition: Definition, rollback: Option<Rollback>) -> Self {
+        Self { definition, window: Window::new(WINDOW), finding: None, rollback }
+    }
+
+    /// Begins anew with another generation, whose outcomes start from nothing.
+    pub(crate) fn restart(&mut self, rollback: Option<Rollback>) {
+        self.window = Window::new(WINDOW);
+        self.finding = None;
+        self.rollback = rollback;
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Book {
+    pub(crate) live: BTreeMap<FlagKey, Live>,
+    /// Rollouts in the store whose flags have no file now.
+    pub(crate) dormant: BTreeMap<FlagKey, StoredRollout>,
+    /// What is in force and not in the store yet, oldest first.
+    pub(crate) unsaved: VecDeque<Record>,
+    /// The generation of a change that is being stored: a rollback at this moment takes the one after.
+    pub(crate) reserved: Option<(FlagKey, Generation)>,
+    /// What is wrong with the flag files, if the set in force is not theirs.
+    pub(crate) bad_files: Vec<String>,
+    /// Why the store last failed, if it has not succeeded since.
+    pub(crate) store_error: Option<String>,
+    pub(crate) counters: Counters,
+}
+
+impl Book {
+    pub(crate) fn new(stored: Vec<StoredRollout>, now: Instant) -> Self {
+        Self {
+            live: BTreeMap::new(),
+            dormant: stored.into_iter().map(|stored| (stored.flag.clone(), stored)).collect(),
+            unsaved: VecDeque::new(),
+            reserved: None,
+            bad_files: Vec::new(),
+            store_error: None,
+            counters: Counters { rollbacks: BTreeMap::new(), reloads: BTreeMap::new(), flags_since: now },
+        }
+    }
+
+    /// Whether the files say what they said before.
+    pub(crate) fn is_same(&self, definitions: &[Definition]) -> bool {
+        self.live.len() == definitions.len()
+            && definitions.iter().all(|new| self.live.get(&new.flag.key).is_some_and(|live| live.definition == *new))
+    }
+}
+
+/// How a reading of the flag files ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReloadResult {
+    /// Another set is in force.
+    Applied,
+    /// The set in force stays, since the files are bad.
+    Rejected,
+}
+
+impl ReloadResult {
+    /// As written in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// Counts of what happened since the start.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    /// Rollbacks by flag and cause.
+    pub rollbacks: BTreeMap<(FlagKey, String), u64>,
+    /// Readings of the flag files that changed something or failed.
+    pub reloads: BTreeMap<ReloadResult, u64>,
+    /// Since when the flag files' set is in force.
+    pub flags_since: Instant,
+}
+
+impl Counters {
+    pub(crate) fn count_rollback(&mut self, flag: &FlagKey, cause: &str) {
+        *self.rollbacks.entry((flag.clone(), cause.to_owned())).or_default() += 1;
+    }
+
+    pub(crate) fn count_reload(&mut self, result: ReloadResult) {
+        *self.reloads.entry(result).or_default() += 1;
+    }
+}

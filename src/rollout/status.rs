@@ -1,0 +1,165 @@
+//! The rollouts as people see them.
+
+use crate::api::{ArmStatus, Arms, Event, Evidence, Explanation, ExplanationStep, FlagStatus};
+use crate::flag::{Arm, FlagKey, Layer, Phase, Reason, Step, explain};
+use crate::judge::Finding;
+use crate::recorder::RecordedFlag;
+use crate::rollout::book::Live;
+use crate::rollout::{Counters, Rollouts};
+use crate::store::StoreError;
+
+impl Rollouts {
+    /// Every flag in force, by key.
+    #[must_use]
+    pub fn flags(&self) -> Vec<FlagStatus> {
+        let book = self.book();
+        let set = self.flags.load();
+        set.entries().into_iter().map(|entry| flag_status(entry, book.live.get(&entry.flag.key))).collect()
+    }
+
+    /// One flag in force.
+    #[must_use]
+    pub fn flag(&self, key: &FlagKey) -> Option<FlagStatus> {
+        let book = self.book();
+        self.flags.load().get(key).map(|entry| flag_status(entry, book.live.get(key)))
+    }
+
+    /// How the decision for `user` comes about, if there is such a flag.
+    #[must_use]
+    pub fn explain(&self, key: &FlagKey, user: Option<&str>) -> Option<Explanation> {
+        self.flags.load().get(key).map(|entry| explanation(entry, user))
+    }
+
+    /// The newest `limit` events, of one flag or of all.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn events(&self, flag: Option<&FlagKey>, limit: u32) -> Result<Vec<Event>, StoreError> {
+        self.store.events(flag, limit).await
+    }
+
+    /// What happened since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.book().counters.clone()
+    }
+
+    /// What an operator should look at: bad flag files, a failing store, changes that are not on disk yet.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let book = self.book();
+        let mut problems: Vec<_> =
+            book.bad_files.iter().map(|problem| format!("bad flag file, last good set in force: {problem}")).collect();
+        if let Some(error) = &book.store_error {
+            problems.push(format!("the store fails, so changes other than rollbacks are refused: {error}"));
+        }
+        if !book.unsaved.is_empty() {
+            problems.push(format!("{} changes are in force but not in the store yet", book.unsaved.len()));
+        }
+        problems
+    }
+}
+
+fn flag_status(entry: &RecordedFlag, live: Option<&Live>) -> FlagStatus {
+    let (flag, rollout) = (&entry.flag, &entry.rollout);
+    let held = matches!(rollout.phase, Phase::Paused | Phase::RolledBack);
+    FlagStatus {
+        key: flag.key.to_string(),
+        enabled: flag.enabled,
+        release: rollout.release.clone(),
+        generation: rollout.generation.get(),
+        phase: rollout.phase_name().to_owned(),
+        percentage: rollout.in_force().as_percent(),
+        file_percentage: flag.percentage.as_percent(),
+        resume_percentage: held.then(|| rollout.percentage.as_percent()),
+        beta_users: flag.beta.len(),
+        owner: flag.owner.clone(),
+        description: flag.description.clone(),
+        arms: Arms { stable: arm_status(entry, Arm::Stable), canary: arm_status(entry, Arm::Canary) },
+        evidence: live.and_then(|live| live.finding.as_ref()).map(evidence).into_iter().collect(),
+        rollback: live.and_then(|live| live.rollback.clone()),
+    }
+}
+
+fn arm_status(entry: &RecordedFlag, arm: Arm) -> ArmStatus {
+    let tally = entry.attached.tally(arm);
+    let requests = tally.requests();
+    let quantile_ms = |q| tally.latency.quantile(q).map(|latency| latency.as_secs_f64() * 1000.0);
+    ArmStatus {
+        backend: entry.flag.backend(arm).to_string(),
+        requests,
+        failures: tally.failures,
+        error_rate: if requests == 0 { 0.0 } else { tally.failures as f64 / requests as f64 },
+        p50_ms: quantile_ms(0.5),
+        p99_ms: quantile_ms(0.99),
+    }
+}
+
+pub(crate) fn evidence(finding: &Finding) -> Evidence {
+    Evidence {
+        check: finding.check.as_str().to_owned(),
+        value: finding.value.as_share(),
+        limit: finding.limit.as_share(),
+        requests: finding.counts.requests,
+        failures: finding.counts.failures,
+        verdict: finding.verdict.as_str().to_owned(),
+    }
+}
+
+/// How the decision of `entry` for `user` comes about.
+#[must_use]
+pub fn explanation(entry: &RecordedFlag, user: Option<&str>) -> Explanation {
+    let (flag, rollout) = (&entry.flag, &entry.rollout);
+    let (steps, bucket) = explain(flag, rollout, user);
+    // The last layer always answers, so there always is a decision; stable is what a gateway would fall back to.
+    let decision = steps.last().and_then(|step| step.answer);
+    let (arm, reason) = decision.map_or((Arm::Stable, Reason::NoKey), |decision| (decision.arm, decision.reason));
+    let describe = |step: &Step| ExplanationStep {
+        layer: step.layer.as_str().to_owned(),
+        decided: step.answer.is_some(),
+        detail: detail(entry, step, user, bucket.map(|bucket| bucket.get())),
+    };
+    Explanation {
+        flag: flag.key.to_string(),
+        user: user.map(str::to_owned),
+        variant: flag.backend(arm).to_string(),
+        arm: arm.as_str().to_owned(),
+        reason: reason.as_str().to_owned(),
+        bucket: bucket.map(|bucket| bucket.get()),
+        percentage: rollout.in_force().as_percent(),
+        phase: rollout.phase_name().to_owned(),
+        release: rollout.release.clone(),
+        generation: rollout.generation.get(),
+        steps: steps.iter().map(describe).collect(),
+    }
+}
+
+fn detail(entry: &RecordedFlag, step: &Step, user: Option<&str>, bucket: Option<u32>) -> String {
+    let answered = step.answer.is_some();
+    let percentage = entry.rollout.percentage;
+    match step.layer {
+        Layer::Enabled if answered => "`enabled = false` in the flag file: everyone is on stable".to_owned(),
+        Layer::Enabled => "the flag is switched on".to_owned(),
+        Layer::Latch if answered => {
+            "a rollback is latched: everyone is on stable until it is resumed or the file names a new release"
+                .to_owned()
+        }
+        Layer::Latch => "no rollback is latched".to_owned(),
+        Layer::Beta => match (user, answered) {
+            (Some(user), true) => format!("`{user}` is on the beta list"),
+            (Some(user), false) => format!("`{user}` is not on the beta list"),
+            (None, _) => "nobody to look for on the beta list".to_owned(),
+        },
+        Layer::Percentage => {
+            let owned = percentage.thousandths();
+            match bucket {
+                Some(bucket) if bucket < owned => {
+                    format!("bucket {bucket} is in [0, {owned}), which canary has at {percentage}")
+                }
+                Some(bucket) => format!("bucket {bucket} is not in [0, {owned}), which canary has at {percentage}"),
+                None => format!("no targeting key: stable below 100 %, and canary is at {percentage}"),
+            }
+        }
+    }
+}
