@@ -6,6 +6,13 @@
 //! The modules are grouped by floor, top floor first. A module uses only modules on lower floors; `tests/it/layering.rs`
 //! holds them to that.
 
+pub mod cli;
+
+pub mod server;
+
+pub mod config;
+
+pub mod admin;
 pub mod flag_file;
 pub mod proxy;
 pub mod rollout;
@@ -22,3 +29,5 @@ pub mod telemetry;
 pub mod flag;
 pub mod judge;
 pub mod outcome;
+
+pub mod backend;

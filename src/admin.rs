@@ -1,0 +1,229 @@
+//! The admin API: how people and their tools see and change the rollouts.
+
+mod metrics;
+mod origin;
+mod problem;
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::admin::problem::AdminError;
+use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, Readiness};
+use crate::flag::{FlagKey, Generation, Percentage};
+use crate::recorder::Recorder;
+use crate::rollout::{Command, Request, Rollouts, Saved};
+
+/// What a change holds at most. The longest thing in one is a reason.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// The longest reason, in characters: what fits into a table that people read.
+const MAX_REASON_CHARS: usize = 1000;
+
+/// How many events are given without being asked for a number, and at most.
+const DEFAULT_EVENTS: u32 = 50;
+const MAX_EVENTS: u32 = 1000;
+
+/// Names the person who asks, for the audit trail. Nothing proves it: it is for gateways that are on loopback only.
+pub const ACTOR_HEADER: &str = "x-tidegate-actor";
+
+/// What the admin API works on.
+#[derive(Debug, Clone)]
+pub struct AdminState {
+    /// The rollouts.
+    pub rollouts: Arc<Rollouts>,
+    /// Where outcomes are counted.
+    pub recorder: Arc<Recorder>,
+    /// Turns true when the gateway stops taking requests.
+    pub stopping: watch::Receiver<bool>,
+}
+
+type Shared = State<AdminState>;
+
+/// The admin API.
+pub fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics::metrics))
+        .route("/api/v1/flags", get(flags))
+        .route("/api/v1/flags/{key}", get(flag).patch(patch))
+        .route("/api/v1/flags/{key}/explain", get(explain))
+        .route("/api/v1/flags/{key}/{action}", post(act))
+        .route("/api/v1/events", get(events))
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(origin::refuse_other_sites))
+        .with_state(state)
+}
+
+async fn health() -> Json<serde_json::Value> {
+    Json(serde_json::json!({"status": "ok"}))
+}
+
+async fn ready(State(state): Shared) -> (StatusCode, Json<Readiness>) {
+    let ready = !*state.stopping.borrow();
+    let mut problems = state.rollouts.problems();
+    if !ready {
+        problems.insert(0, "the gateway is stopping".to_owned());
+    }
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, problems }))
+}
+
+async fn flags(State(state): Shared) -> Json<FlagList> {
+    Json(FlagList { flags: state.rollouts.flags() })
+}
+
+async fn flag(State(state): Shared, key: Result<Path<String>, PathRejection>) -> Result<Response, AdminError> {
+    let status = status(&state, &flag_key(&key?)?)?;
+    Ok(([(ETAG, etag(status.generation))], Json(status)).into_response())
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainQuery {
+    user: Option<String>,
+}
+
+async fn explain(
+    State(state): Shared,
+    key: Result<Path<String>, PathRejection>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Result<Json<Explanation>, AdminError> {
+    let key = flag_key(&key?)?;
+    let Query(query) = query?;
+    let explanation = state.rollouts.explain(&key, query.user.as_deref());
+    explanation.map(Json).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsQuery {
+    flag: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn events(
+    State(state): Shared,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Json<EventList>, AdminError> {
+    let Query(query) = query?;
+    let limit = query.limit.unwrap_or(DEFAULT_EVENTS);
+    if !(1..=MAX_EVENTS).contains(&limit) {
+        return Err(AdminError::Invalid(format!("`limit` is from 1 to {MAX_EVENTS}")));
+    }
+    // A flag whose file is gone still has its history, so the flag need not be in force.
+    let flag = query.flag.map(|flag| flag_key(&flag)).transpose()?;
+    Ok(Json(EventList { events: state.rollouts.events(flag.as_ref(), limit).await? }))
+}
+
+async fn patch(
+    State(state): Shared,
+    key: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, AdminError> {
+    let change: Change = parse(&headers, &body)?;
+    let Some(percentage) = change.percentage else {
+        return Err(AdminError::Invalid("`percentage` is missing; nothing else can be changed here".to_owned()));
+    };
+    let command = Command::Set(checked(percentage)?);
+    make(&state, &flag_key(&key?)?, command, change.reason, &headers).await
+}
+
+async fn act(
+    State(state): Shared,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, AdminError> {
+    let Path((key, action)) = path?;
+    let change: Change = if body.is_empty() { Change::default() } else { parse(&headers, &body)? };
+    let percentage = change.percentage.map(checked).transpose()?;
+    let command = match (action.as_str(), percentage) {
+        ("resume", percentage) => Command::Resume(percentage),
+        ("pause" | "promote" | "rollback", Some(_)) => {
+            return Err(AdminError::Invalid(format!("`percentage` means nothing to {action}")));
+        }
+        ("pause", None) => Command::Pause,
+        ("promote", None) => Command::Promote,
+        ("rollback", None) => Command::RollBack,
+        _ => return Err(AdminError::NotFound),
+    };
+    make(&state, &flag_key(&key)?, command, change.reason, &headers).await
+}
+
+async fn make(
+    state: &AdminState,
+    key: &FlagKey,
+    command: Command,
+    reason: Option<String>,
+    headers: &HeaderMap,
+) -> Result<Response, AdminError> {
+    if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_CHARS) {
+        return Err(AdminError::Invalid(format!("`reason` is at most {MAX_REASON_CHARS} characters long")));
+    }
+    let expected = headers.get(IF_MATCH).map(|tag| generation(tag.to_str().unwrap_or_default())).transpose()?.flatten();
+    let request = Request { command, actor: actor(headers), reason, expected };
+    let saved = state.rollouts.change(key.clone(), request).await? == Saved::Yes;
+    let flag = status(state, key)?;
+    Ok(([(ETAG, etag(flag.generation))], Json(Changed { flag, saved })).into_response())
+}
+
+fn status(state: &AdminState, key: &FlagKey) -> Result<FlagStatus, AdminError> {
+    state.rollouts.flag(key).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
+}
+
+/// A text that is no key names no flag: there is none by that name.
+fn flag_key(text: &str) -> Result<FlagKey, AdminError> {
+    text.parse().map_err(|_| AdminError::UnknownFlag(text.to_owned()))
+}
+
+fn checked(percentage: f64) -> Result<Percentage, AdminError> {
+    Percentage::from_percent(percentage).map_err(|error| AdminError::Invalid(format!("`percentage`: {error}")))
+}
+
+fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, AdminError> {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !media_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
+        return Err(AdminError::MediaType);
+    }
+    serde_json::from_slice(body).map_err(|error| AdminError::Invalid(format!("the body cannot be used: {error}")))
+}
+
+fn etag(generation: u64) -> String {
+    format!("\"{generation}\"")
+}
+
+/// The generation that an `If-Match` is about; `*` is about any.
+fn generation(tag: &str) -> Result<Option<Generation>, AdminError> {
+    if tag == "*" {
+        return Ok(None);
+    }
+    let number = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
+    let invalid = || AdminError::Invalid("`If-Match` holds the ETag of a flag, like \"7\" in its quotes".to_owned());
+    number.map(Generation::new).map(Some).ok_or_else(invalid)
+}
+
+/// Whoever asks, as the audit trail has it: `local`, with the name that they go by on their machine, if they told.
+fn actor(headers: &HeaderMap) -> String {
+    // Bounded, and without what could be taken for something else in a log line.
+    let fits = |name: &&str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
+        (1..=64).contains(&name.len()) && name.bytes().all(plain)
+    };
+    let name = headers.get(ACTOR_HEADER).and_then(|value| value.to_str().ok()).filter(fits);
+    name.map_or_else(|| "local".to_owned(), |name| format!("local:{name}"))
+}

@@ -1,0 +1,155 @@
+//! Metrics in the text format of `OpenMetrics`, made from what is counted anyway at the moment of asking.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::admin::AdminState;
+use crate::api::FlagStatus;
+use crate::clock;
+use crate::flag::Phase;
+use crate::outcome::Tally;
+use crate::recorder::Served;
+use crate::rollout::Counters;
+
+const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The histogram's limits in milliseconds. Each is a limit of the buckets that latencies are counted in.
+const LIMITS_MS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
+
+pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Snapshot {
+        flags: state.rollouts.flags(),
+        totals: state.recorder.totals().into_iter().collect(),
+        counters: state.rollouts.counters(),
+        problems: state.rollouts.problems().len(),
+    }));
+    let mut body = String::new();
+    match text::encode(&mut body, &registry) {
+        Ok(()) => ([(CONTENT_TYPE, MEDIA_TYPE)], body).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// Everything that is told, at one moment.
+#[derive(Debug)]
+struct Snapshot {
+    flags: Vec<FlagStatus>,
+    totals: Vec<(Served, Tally)>,
+    counters: Counters,
+    problems: usize,
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        self.requests(&mut encoder)?;
+        self.durations(&mut encoder)?;
+        self.rollouts(&mut encoder)?;
+        self.gateway(&mut encoder)
+    }
+}
+
+impl Snapshot {
+    fn requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests by flag, the variant that served them, and how they ended";
+        let mut family = encoder.encode_descriptor("tidegate_requests", help, None, MetricType::Counter)?;
+        for ((flag, variant), tally) in &self.totals {
+            let outcomes =
+                [("success", tally.successes), ("failure", tally.failures), ("not_counted", tally.not_counted)];
+            for (outcome, count) in outcomes {
+                let labels = [("flag", flag.as_str()), ("variant", variant.as_str()), ("outcome", outcome)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "How long the requests took that count";
+        let kind = MetricType::Histogram;
+        let mut family = encoder.encode_descriptor("tidegate_request_duration", help, Some(&Unit::Seconds), kind)?;
+        for ((flag, variant), tally) in &self.totals {
+            let labels = [("flag", flag.as_str()), ("variant", variant.as_str())];
+            let latency = &tally.latency;
+            let mut below = 0;
+            let mut buckets = Vec::new();
+            for limit in LIMITS_MS {
+                let limit = Duration::from_millis(limit);
+                let all_below = latency.below(limit);
+                buckets.push((limit.as_secs_f64(), all_below - below));
+                below = all_below;
+            }
+            buckets.push((f64::INFINITY, latency.count() - below));
+            let sum = Duration::from_micros(latency.sum_us()).as_secs_f64();
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_histogram::<[(&str, &str); 0]>(sum, latency.count(), &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn rollouts(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "The share of targeting keys on canary, in percent";
+        let mut family = encoder.encode_descriptor("tidegate_flag_percentage", help, None, MetricType::Gauge)?;
+        for flag in &self.flags {
+            ConstGauge::new(flag.percentage).encode(family.encode_family(&[("flag", flag.key.as_str())])?)?;
+        }
+
+        let help = "1 for the phase that the rollout is in";
+        let mut family = encoder.encode_descriptor("tidegate_flag_phase", help, None, MetricType::Gauge)?;
+        for flag in &self.flags {
+            for phase in Phase::ALL.map(Phase::as_str).into_iter().chain(["disabled"]) {
+                let labels = [("flag", flag.key.as_str()), ("phase", phase)];
+                ConstGauge::new(i64::from(flag.phase == phase)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+
+        let help = "What the judge last measured on the canary, by check";
+        let mut family = encoder.encode_descriptor("tidegate_guard_evidence", help, None, MetricType::Gauge)?;
+        for flag in &self.flags {
+            for evidence in &flag.evidence {
+                let labels = [("flag", flag.key.as_str()), ("check", evidence.check.as_str())];
+                ConstGauge::new(evidence.value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+
+        let help = "Rollbacks by flag and cause";
+        let mut family = encoder.encode_descriptor("tidegate_rollbacks", help, None, MetricType::Counter)?;
+        for ((flag, cause), count) in &self.counters.rollbacks {
+            let labels = [("flag", flag.as_str()), ("cause", cause.as_str())];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn gateway(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Readings of the flag files that changed the set in force or were rejected";
+        let mut family = encoder.encode_descriptor("tidegate_flag_reloads", help, None, MetricType::Counter)?;
+        for (result, count) in &self.counters.reloads {
+            ConstCounter::new(*count).encode(family.encode_family(&[("result", result.as_str())])?)?;
+        }
+
+        let age = clock::now().duration_since(self.counters.flags_since).as_secs_f64();
+        let (help, unit) = ("For how long the flag files' set has been in force", Some(&Unit::Seconds));
+        let metric = encoder.encode_descriptor("tidegate_flag_set_age", help, unit, MetricType::Gauge)?;
+        ConstGauge::new(age).encode(metric)?;
+
+        let help = "What an operator should look at: /ready names it";
+        let metric = encoder.encode_descriptor("tidegate_problems", help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(self.problems).unwrap_or(i64::MAX)).encode(metric)?;
+
+        let help = "The version that runs";
+        let mut metric = encoder.encode_descriptor("tidegate_build", help, None, MetricType::Info)?;
+        metric.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+}

@@ -1,0 +1,91 @@
+//! Every error of the admin API, with its status, as a problem document (RFC 9457).
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use crate::api::Problem;
+use crate::rollout::ChangeError;
+use crate::store::StoreError;
+use crate::telemetry::chain;
+
+/// What can go wrong with a request to the admin API.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdminError {
+    /// 404
+    #[error("there is nothing here; /api/v1/flags lists the flags")]
+    NotFound,
+    /// 405
+    #[error("this method does not go with this path")]
+    MethodNotAllowed,
+    /// 404
+    #[error("there is no flag `{0}`")]
+    UnknownFlag(String),
+    /// 400
+    #[error("{0}")]
+    Invalid(String),
+    /// 403
+    #[error("requests from pages of other sites are refused")]
+    OtherSite,
+    /// 415
+    #[error("the body is JSON, so send `content-type: application/json`")]
+    MediaType,
+    /// 404, 409, 412 or 503
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// 503
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl AdminError {
+    fn status(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed"),
+            Self::UnknownFlag(_) | Self::Change(ChangeError::UnknownFlag(_)) => {
+                (StatusCode::NOT_FOUND, "unknown-flag", "Unknown flag")
+            }
+            Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid", "Invalid request"),
+            Self::OtherSite => (StatusCode::FORBIDDEN, "other-site", "Refused"),
+            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported media type"),
+            Self::Change(ChangeError::Refused(_)) => (StatusCode::CONFLICT, "refused", "Change refused"),
+            Self::Change(ChangeError::Stale { .. } | ChangeError::Overtaken) => {
+                (StatusCode::PRECONDITION_FAILED, "stale", "Changed meanwhile")
+            }
+            Self::Change(ChangeError::Store(_) | ChangeError::Interrupted) | Self::Store(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store", "Store unavailable")
+            }
+        }
+    }
+}
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        let (status, kind, title) = self.status();
+        let problem = Problem::new(status.as_u16(), kind, title, chain(&self));
+        (status, [(CONTENT_TYPE, Problem::MEDIA_TYPE)], Json(problem)).into_response()
+    }
+}
+
+impl From<PathRejection> for AdminError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::Invalid(rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for AdminError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::Invalid(rejection.body_text())
+    }
+}
+
+pub(crate) async fn not_found() -> AdminError {
+    AdminError::NotFound
+}
+
+pub(crate) async fn method_not_allowed() -> AdminError {
+    AdminError::MethodNotAllowed
+}

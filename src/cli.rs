@@ -1,0 +1,244 @@
+//! The command line: what each command is called, takes and teaches.
+
+mod check;
+mod client;
+mod output;
+mod serve;
+mod show;
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::backend::{Fault, Mode};
+use crate::cli::client::Client;
+use crate::flag::{FlagKey, Percentage};
+use crate::telemetry::{LogFormat, chain};
+
+/// A canary gateway: splits traffic between two implementations of a service by flags, counts how every request ends,
+/// and takes the canary out by itself when it is worse.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Begin with `tidegate serve`; then, from another terminal, `tidegate status --watch`.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway, the admin API, the judge, and the backends marked as built in.
+    Serve(ServeArgs),
+    /// Run one built-in backend on its own.
+    #[command(after_help = "Example, for a drill: tidegate backend async --fault error=30%,delay=200ms")]
+    Backend(BackendArgs),
+    /// Read configuration and flags as `serve` would, and tell every problem with its place.
+    #[command(after_help = "Exit code 0 if all is well, 1 if not. Examples:\n  tidegate check\n  \
+                            tidegate check flags/async-database.toml\n  tidegate check --config deploy/tidegate.toml")]
+    Check(CheckArgs),
+    /// Tell which backend would serve a user, and why.
+    #[command(after_help = "Example: tidegate explain async-database --user alice")]
+    Explain(ExplainArgs),
+    /// Show each flag: percentage, phase, both arms' requests and errors, and the evidence against the canary.
+    Status(StatusArgs),
+    /// Move the canary to a percentage of users.
+    #[command(after_help = "Steps of 0.001 are as fine as it gets. Example: tidegate set async-database 25")]
+    Set(SetArgs),
+    /// Hold a rollout where it is. The canary is still judged.
+    Pause(ActionArgs),
+    /// Lift a pause or a rollback, at the percentage before it or at a lower one.
+    Resume(ResumeArgs),
+    /// Put everyone on canary.
+    Promote(ActionArgs),
+    /// Take the canary out of traffic, until someone resumes it or the flag file names a new release.
+    Rollback(ActionArgs),
+    /// Show the audit trail: when, who, what, old and new, why.
+    History(HistoryArgs),
+}
+
+#[derive(Debug, Args)]
+struct LogArgs {
+    /// What is logged: a level, or levels by module.
+    #[arg(long, env = "TIDEGATE_LOG", default_value = "info")]
+    log: String,
+    /// How log lines look.
+    #[arg(long, env = "TIDEGATE_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormatArg,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormatArg {
+    Text,
+    Json,
+}
+
+impl From<LogFormatArg> for LogFormat {
+    fn from(format: LogFormatArg) -> Self {
+        match format {
+            LogFormatArg::Text => Self::Text,
+            LogFormatArg::Json => Self::Json,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct ConfigArg {
+    /// The configuration; without it tidegate.toml, if there is one.
+    #[arg(long, env = "TIDEGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Start although flag files are bad: routes to a flag are then served by the next best route.
+    #[arg(long)]
+    tolerate_bad_flags: bool,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+struct BackendArgs {
+    /// Which implementation: sync or async.
+    mode: Mode,
+    /// Where to listen.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
+    listen: SocketAddr,
+    /// The database; without it the one in the configuration.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// Misbehave on purpose: `error=30%`, `delay=200ms`, or both with a comma between.
+    #[arg(long, value_name = "FAULT")]
+    fault: Option<Fault>,
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// One flag file, or a directory of flag files; without it the configuration and the flags that it names.
+    path: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What every command needs that talks to a running gateway.
+#[derive(Debug, Args)]
+struct AdminArgs {
+    /// The gateway's admin API.
+    #[arg(long, env = "TIDEGATE_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    admin: String,
+    /// Print JSON, as the admin API gives it.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ExplainArgs {
+    /// The flag's key.
+    flag: FlagKey,
+    /// The targeting key to decide for; without it, the decision for a request without one.
+    #[arg(long)]
+    user: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// The flag's key; without it, every flag.
+    flag: Option<FlagKey>,
+    /// Show it anew every second, until interrupted.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+struct SetArgs {
+    /// The flag's key.
+    flag: FlagKey,
+    /// The share of users on canary, 0 to 100.
+    percent: Percentage,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+struct ActionArgs {
+    /// The flag's key.
+    flag: FlagKey,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+struct ResumeArgs {
+    /// The flag's key.
+    flag: FlagKey,
+    /// Resume at this percentage instead of the one before.
+    #[arg(long)]
+    percentage: Option<Percentage>,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+struct ChangeArgs {
+    /// Why, for the audit trail.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Who you are, for the audit trail.
+    #[arg(long, env = "USER", hide_env_values = true, hide = true)]
+    actor: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+struct HistoryArgs {
+    /// The flag's key; without it, every flag.
+    flag: Option<FlagKey>,
+    /// How many events, the newest.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+///
+/// If it is refused or fails: [`report`] tells it, and the exit code is 1.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Serve(args) => serve::serve(args),
+        Command::Backend(args) => serve::backend(args),
+        Command::Check(args) => check::check(args),
+        Command::Explain(args) => show::explain(&Client::new(&args.admin), &args),
+        Command::Status(args) => show::status(&Client::new(&args.admin), &args),
+        Command::History(args) => show::history(&Client::new(&args.admin), &args),
+        Command::Set(args) => show::set(&args),
+        Command::Pause(args) => show::act("pause", &args.flag, None, &args.change),
+        Command::Resume(args) => show::act("resume", &args.flag, args.percentage, &args.change),
+        Command::Promote(args) => show::act("promote", &args.flag, None, &args.change),
+        Command::Rollback(args) => show::act("rollback", &args.flag, None, &args.change),
+    }
+}
+
+/// Tells an error on standard error, in one line.
+pub fn report(error: &anyhow::Error) {
+    // If standard error is gone, there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "tidegate: {}", chain(error.as_ref()));
+}

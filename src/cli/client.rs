@@ -1,0 +1,102 @@
+//! The admin API, as the command line asks it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+use crate::admin::ACTOR_HEADER;
+use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, Problem};
+use crate::cli::AdminArgs;
+use crate::flag::{FlagKey, Percentage};
+
+/// Longer than the admin API takes for anything, a failing store included.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One gateway's admin API.
+#[derive(Debug)]
+pub(crate) struct Client {
+    agent: Agent,
+    base: String,
+    pub(crate) json: bool,
+}
+
+impl Client {
+    pub(crate) fn new(args: &AdminArgs) -> Self {
+        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build();
+        Self { agent: config.into(), base: args.admin.trim_end_matches('/').to_owned(), json: args.json }
+    }
+
+    pub(crate) fn flags(&self) -> anyhow::Result<FlagList> {
+        self.answer(self.agent.get(self.url("/api/v1/flags")).call())
+    }
+
+    pub(crate) fn flag(&self, key: &FlagKey) -> anyhow::Result<FlagStatus> {
+        self.answer(self.agent.get(self.url(&format!("/api/v1/flags/{key}"))).call())
+    }
+
+    pub(crate) fn explain(&self, key: &FlagKey, user: Option<&str>) -> anyhow::Result<Explanation> {
+        let mut request = self.agent.get(self.url(&format!("/api/v1/flags/{key}/explain")));
+        if let Some(user) = user {
+            request = request.query("user", user);
+        }
+        self.answer(request.call())
+    }
+
+    pub(crate) fn events(&self, flag: Option<&FlagKey>, limit: u32) -> anyhow::Result<EventList> {
+        let mut request = self.agent.get(self.url("/api/v1/events")).query("limit", limit.to_string());
+        if let Some(flag) = flag {
+            request = request.query("flag", flag.as_str());
+        }
+        self.answer(request.call())
+    }
+
+    pub(crate) fn set(
+        &self,
+        key: &FlagKey,
+        percentage: Percentage,
+        reason: Option<&str>,
+        actor: Option<&str>,
+    ) -> anyhow::Result<Changed> {
+        let change = Change { percentage: Some(percentage.as_percent()), reason: reason.map(str::to_owned) };
+        let request = self.agent.patch(self.url(&format!("/api/v1/flags/{key}")));
+        self.answer(request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(change))
+    }
+
+    pub(crate) fn act(
+        &self,
+        action: &str,
+        key: &FlagKey,
+        percentage: Option<Percentage>,
+        reason: Option<&str>,
+        actor: Option<&str>,
+    ) -> anyhow::Result<Changed> {
+        let change = Change { percentage: percentage.map(Percentage::as_percent), reason: reason.map(str::to_owned) };
+        let request = self.agent.post(self.url(&format!("/api/v1/flags/{key}/{action}")));
+        self.answer(request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(change))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn answer<T: DeserializeOwned + Serialize>(
+        &self,
+        result: Result<Response<Body>, ureq::Error>,
+    ) -> anyhow::Result<T> {
+        let base = &self.base;
+        let mut response = result.with_context(|| {
+            format!("no gateway answers at {base}; is `tidegate serve` running? `--admin URL` names another")
+        })?;
+        if response.status().is_success() {
+            return response.body_mut().read_json().with_context(|| format!("{base} is no Tidegate admin API"));
+        }
+        match response.body_mut().read_json::<Problem>() {
+            Ok(problem) => bail!("{}", problem.detail),
+            Err(_) => bail!("{base} is no Tidegate admin API: it answered {}", response.status()),
+        }
+    }
+}

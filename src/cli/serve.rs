@@ -1,0 +1,86 @@
+//! `tidegate serve` and `tidegate backend`.
+
+use std::env;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::bail;
+
+use crate::backend;
+use crate::cli::output::print;
+use crate::cli::{BackendArgs, LogArgs, ServeArgs, check};
+use crate::config::{Config, environment};
+use crate::server::{Addresses, BadFlags, StartError};
+use crate::{server, telemetry};
+
+/// Where clients look for the admin API without being told.
+const DEFAULT_ADMIN: &str = "127.0.0.1:8081";
+
+pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    init_log(args.log)?;
+    let config = load(args.config.config.as_deref())?;
+    let bad_flags = if args.tolerate_bad_flags { BadFlags::Tolerate } else { BadFlags::Refuse };
+    // Somebody who cannot read the greeting can still be served.
+    let announce = |addresses: &Addresses| drop(print(&greeting(addresses)));
+    match server::serve(config, bad_flags, announce) {
+        Err(StartError::Flags(problems)) => {
+            check::tell(&problems)?;
+            bail!("{}", StartError::Flags(problems));
+        }
+        served => Ok(served?),
+    }
+}
+
+pub(crate) fn backend(args: BackendArgs) -> anyhow::Result<()> {
+    init_log(args.log)?;
+    let config = load(args.config.config.as_deref())?;
+    let settings = backend::Config {
+        mode: args.mode,
+        database_url: args.database.unwrap_or(config.database.url),
+        pool: config.database.pool,
+        fault: args.fault.unwrap_or_default(),
+    };
+    let mode = args.mode;
+    server::serve_backend_alone(settings, args.listen, |address| {
+        drop(print(&format!("the {mode} backend listens on http://{address}")));
+    })?;
+    Ok(())
+}
+
+fn init_log(args: LogArgs) -> anyhow::Result<()> {
+    let LogArgs { log, log_format } = args;
+    telemetry::init(&log, log_format.into()).map_err(|error| {
+        anyhow::anyhow!("`--log {log}` cannot be used ({error}); write it like `info` or `tidegate=debug`")
+    })
+}
+
+fn load(path: Option<&Path>) -> anyhow::Result<Config> {
+    match Config::load(path, &environment()) {
+        Ok(config) => Ok(config),
+        Err(problems) => {
+            check::tell(&problems)?;
+            bail!("the configuration cannot be used; mend what is named above");
+        }
+    }
+}
+
+fn greeting(addresses: &Addresses) -> String {
+    let program = env::args().next().unwrap_or_else(|| "tidegate".to_owned());
+    let admin = addresses.admin.to_string();
+    let elsewhere = if admin == DEFAULT_ADMIN { String::new() } else { format!(" --admin http://{admin}") };
+    let http = addresses.http;
+    let mut text =
+        format!("tidegate {}\n  gateway  http://{http}\n  admin    http://{admin}\n", env!("CARGO_PKG_VERSION"));
+    for (name, address) in &addresses.builtin {
+        let _ = writeln!(text, "  {name:<7}  http://{address} (built in)");
+    }
+    let _ = write!(
+        text,
+        "Try, from another terminal:\n  \
+         curl -si http://{http}/api/v1/parse-jd -H 'content-type: application/json' -H 'x-user-id: alice' \
+         -d '{{\"role\":\"backend engineer\",\"jobDescription\":\"Rust, PostgreSQL, async services\"}}'\n  \
+         {program} explain async-database --user alice{elsewhere}\n  \
+         {program} status --watch{elsewhere}"
+    );
+    text
+}

@@ -1,0 +1,179 @@
+//! The commands that ask a running gateway, or change a rollout, and show what came of it.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
+use std::thread;
+use std::time::Duration;
+
+use crate::api::{ArmStatus, Changed, Event, Explanation, FlagStatus};
+use crate::cli::client::Client;
+use crate::cli::output::{millis, print, print_json, share, table};
+use crate::cli::{ChangeArgs, ExplainArgs, HistoryArgs, SetArgs, StatusArgs};
+use crate::flag::{FlagKey, Percentage};
+
+/// How often `status --watch` looks again.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
+
+/// Clears a terminal and goes to its top left corner.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+pub(crate) fn explain(client: &Client, args: &ExplainArgs) -> anyhow::Result<()> {
+    let explanation = client.explain(&args.flag, args.user.as_deref())?;
+    if client.json { print_json(&explanation) } else { print(&explanation_text(&explanation)) }
+}
+
+fn explanation_text(explanation: &Explanation) -> String {
+    let Explanation { user, variant, arm, reason, .. } = explanation;
+    let who = user.as_ref().map_or_else(|| "a request without a targeting key".to_owned(), |user| format!("`{user}`"));
+    let mut text = format!("{who} is served by {variant} ({arm}): {reason}\n");
+    let rows: Vec<_> = explanation
+        .steps
+        .iter()
+        .map(|step| {
+            let mark = if step.decided { "→" } else { " " };
+            vec![format!(" {mark}"), step.layer.clone(), step.detail.clone()]
+        })
+        .collect();
+    text.push_str(&table(&rows, 3));
+    if let Some(bucket) = explanation.bucket {
+        let _ = write!(text, "\nbucket {bucket} of 100000");
+    }
+    let _ = write!(
+        text,
+        "\nflag {}, release {}, {}, canary at {} %, generation {}",
+        explanation.flag, explanation.release, explanation.phase, explanation.percentage, explanation.generation
+    );
+    text
+}
+
+pub(crate) fn status(client: &Client, args: &StatusArgs) -> anyhow::Result<()> {
+    if !args.watch {
+        return print(&status_text(client, args.flag.as_ref())?);
+    }
+    let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
+    loop {
+        // A gateway that restarts is worth waiting for: the next look may find it.
+        let text = status_text(client, args.flag.as_ref()).unwrap_or_else(|error| format!("{error:#}"));
+        print(&format!("{clear}{text}"))?;
+        thread::park_timeout(WATCH_PERIOD);
+    }
+}
+
+fn status_text(client: &Client, flag: Option<&FlagKey>) -> anyhow::Result<String> {
+    let flags = match flag {
+        Some(key) => vec![client.flag(key)?],
+        None => client.flags()?.flags,
+    };
+    if client.json {
+        return Ok(match (flag, flags.as_slice()) {
+            (Some(_), [only]) => serde_json::to_string_pretty(only)?,
+            _ => serde_json::to_string_pretty(&serde_json::json!({"flags": flags}))?,
+        });
+    }
+    if flags.is_empty() {
+        return Ok("there are no flags".to_owned());
+    }
+    Ok(flags.iter().map(flag_text).collect::<Vec<_>>().join("\n\n"))
+}
+
+fn flag_text(flag: &FlagStatus) -> String {
+    let mut text = format!(
+        "{}  {}  canary at {} %  release {}  generation {}  beta users {}\n",
+        flag.key, flag.phase, flag.percentage, flag.release, flag.generation, flag.beta_users
+    );
+    let head = ["", "arm", "backend", "requests", "failures", "errors", "p50", "p99"].map(str::to_owned).to_vec();
+    let rows = [head, arm_row("stable", &flag.arms.stable), arm_row("canary", &flag.arms.canary)];
+    text.push_str(&table(&rows, 3));
+    for evidence in &flag.evidence {
+        let _ = write!(
+            text,
+            "\n  {}: {} of at most {}, on {} requests: {}",
+            evidence.check,
+            share(evidence.value),
+            share(evidence.limit),
+            evidence.requests,
+            evidence.verdict
+        );
+    }
+    if let Some(rollback) = &flag.rollback {
+        let _ = write!(
+            text,
+            "\n  rolled back at {} by {}: {}, {} of {} canary requests failed",
+            rollback.at, rollback.by, rollback.cause, rollback.failures, rollback.requests
+        );
+        if let Some(reason) = &rollback.reason {
+            let _ = write!(text, " ({reason})");
+        }
+    }
+    if let Some(percentage) = flag.resume_percentage {
+        let _ = write!(text, "\n  `tidegate resume {}` goes back to {percentage} %", flag.key);
+    }
+    let meant = flag.resume_percentage.unwrap_or(flag.percentage);
+    if flag.enabled && (meant - flag.file_percentage).abs() > f64::EPSILON {
+        let _ = write!(text, "\n  drift: the file says {} %, the rollout {meant} %", flag.file_percentage);
+    }
+    text
+}
+
+fn arm_row(name: &str, arm: &ArmStatus) -> Vec<String> {
+    vec![
+        String::new(),
+        name.to_owned(),
+        arm.backend.clone(),
+        arm.requests.to_string(),
+        arm.failures.to_string(),
+        share(arm.error_rate),
+        millis(arm.p50_ms),
+        millis(arm.p99_ms),
+    ]
+}
+
+pub(crate) fn set(args: &SetArgs) -> anyhow::Result<()> {
+    let SetArgs { flag, percent, change } = args;
+    let client = Client::new(&change.admin);
+    show_change(&client, &client.set(flag, *percent, change.reason.as_deref(), change.actor.as_deref())?)
+}
+
+pub(crate) fn act(
+    action: &str,
+    flag: &FlagKey,
+    percentage: Option<Percentage>,
+    change: &ChangeArgs,
+) -> anyhow::Result<()> {
+    let client = Client::new(&change.admin);
+    let changed = client.act(action, flag, percentage, change.reason.as_deref(), change.actor.as_deref())?;
+    show_change(&client, &changed)
+}
+
+fn show_change(client: &Client, changed: &Changed) -> anyhow::Result<()> {
+    if client.json {
+        return print_json(changed);
+    }
+    let FlagStatus { key, phase, percentage, generation, .. } = &changed.flag;
+    let unsaved = if changed.saved { "" } else { "; it is in force, and will be written once the store works again" };
+    print(&format!("{key} is {phase}, canary at {percentage} %, generation {generation}{unsaved}"))
+}
+
+pub(crate) fn history(client: &Client, args: &HistoryArgs) -> anyhow::Result<()> {
+    let events = client.events(args.flag.as_ref(), args.limit)?;
+    if client.json {
+        return print_json(&events);
+    }
+    let head = ["when", "who", "flag", "what", "change", "why"].map(str::to_owned).to_vec();
+    let rows: Vec<_> = std::iter::once(head).chain(events.events.iter().map(event_row)).collect();
+    print(&table(&rows, 6))
+}
+
+fn event_row(event: &Event) -> Vec<String> {
+    let state = |percentage: f64, phase: &str| format!("{percentage} % {phase}");
+    let new = state(event.new.percentage, &event.new.phase);
+    let change = match &event.old {
+        Some(old) => format!("{} → {new}", state(old.percentage, &old.phase)),
+        None => new,
+    };
+    let judged = event.rollback.as_ref().filter(|rollback| rollback.reason.is_none()).map(|rollback| {
+        format!("{}: {} of {} canary requests failed", rollback.cause, rollback.failures, rollback.requests)
+    });
+    let why = event.reason.clone().or(judged).unwrap_or_default();
+    vec![event.at.clone(), event.actor.clone(), event.flag.clone(), event.action.clone(), change, why]
+}

@@ -1,0 +1,330 @@
+//! The composition root: a [`Config`] becomes a running gateway, and a stop signal ends it without losing anything.
+//!
+//! Three runtimes keep three kinds of work from starving each other: the data plane, the control plane (judge, files,
+//! store, admin) and the built-in backends. A saturated backend must not delay the judge that is to take it out.
+
+mod listener;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::services::Service as _;
+use pingora_proxy::http_proxy_service_with_name;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::admin::{AdminState, router};
+use crate::backend::{self, Backend};
+use crate::config::{BackendKind, Config};
+use crate::diagnostic::Diagnostic;
+use crate::flag::FlagSet;
+use crate::flag_file::{load, watch};
+use crate::flag_store::FlagStore;
+use crate::proxy::{self, Gateway, InFlight, Server, UpstreamConfig, UpstreamError};
+use crate::recorder::Recorder;
+use crate::rollout::Rollouts;
+use crate::server::listener::{BindError, Bound};
+use crate::store::{Store, StoreError};
+use crate::telemetry::chain;
+
+/// Idle connections to upstreams that are kept, in all.
+const UPSTREAM_POOL: usize = 1024;
+
+/// How long the parts of the control plane may take to end, once asked.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Threads of the control plane: the judge's tick may not wait behind a slow scrape.
+const CONTROL_THREADS: usize = 2;
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The flag files are bad; each problem has its place.
+    #[error("the flag files cannot be used; `--tolerate-bad-flags` would start without them and serve stable")]
+    Flags(Vec<Diagnostic>),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The store cannot be used.
+    #[error("cannot open the store; without it a latched rollback might be missed")]
+    Store(#[from] StoreError),
+    /// A backend cannot be reached as configured.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// A built-in backend did not start.
+    #[error("the built-in backend `{name}` did not start")]
+    Backend {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: backend::Error,
+    },
+    /// The operating system refused something.
+    #[error("the operating system refused what the gateway needs")]
+    System(#[from] io::Error),
+}
+
+/// Where a running gateway listens.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// The gateway.
+    pub http: SocketAddr,
+    /// The admin API.
+    pub admin: SocketAddr,
+    /// The built-in backends, by name.
+    pub builtin: Vec<(String, SocketAddr)>,
+}
+
+/// How to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadFlags {
+    /// Not at all.
+    Refuse,
+    /// Without flags: routes that name one fall back to the next best route.
+    Tolerate,
+}
+
+/// Runs the gateway until SIGTERM or SIGINT, then lets the requests under way finish. `announce` is called once
+/// everything listens.
+///
+/// # Errors
+///
+/// If it cannot start; nothing has been served then.
+pub fn serve(config: Config, bad_flags: BadFlags, announce: impl FnOnce(&Addresses)) -> Result<(), StartError> {
+    let control = runtime("control", CONTROL_THREADS)?;
+    let data = runtime("proxy", processors())?;
+    let backends = runtime("backend", processors())?;
+    let handles = Handles { data: data.handle().clone(), backends: backends.handle().clone() };
+    let served = control.block_on(run(config, bad_flags, handles, announce));
+    // What is still under way has used up its time.
+    for runtime in [data, backends, control] {
+        runtime.shutdown_background();
+    }
+    served
+}
+
+/// The runtimes beside the control plane's own.
+#[derive(Debug)]
+struct Handles {
+    data: Handle,
+    backends: Handle,
+}
+
+async fn run(
+    config: Config,
+    bad_flags: BadFlags,
+    handles: Handles,
+    announce: impl FnOnce(&Addresses),
+) -> Result<(), StartError> {
+    // Before anything can be worth stopping: a signal from here on is not lost.
+    let mut stop_signals = StopSignals::new()?;
+    let http = Bound::bind("listen.http", config.listen.http)?;
+    let admin = Bound::bind("listen.admin", config.listen.admin)?;
+    let expected = config.expectations();
+    let definitions = match (load(&config.flags.path, &expected), bad_flags) {
+        (Err(problems), BadFlags::Refuse) => return Err(StartError::Flags(problems)),
+        (loaded, _) => loaded,
+    };
+
+    let recorder = Arc::new(Recorder::new());
+    let flags = Arc::new(FlagStore::new(FlagSet::default()));
+    let store = Store::open(&config.store).await?;
+    let rollouts = Rollouts::open(Arc::clone(&flags), Arc::clone(&recorder), store.clone()).await?;
+    rollouts.adopt_files(definitions);
+
+    // Stopped in this order: first no more requests, then no more control, then the backends.
+    let (stop_requests, requests_stopping) = watch::channel(false);
+    let (stop_control, control_stopping) = watch::channel(false);
+    let (stop_backends, backends_stopping) = watch::channel(false);
+
+    let mut builtin = JoinSet::new();
+    let (upstreams, builtin_addresses) =
+        start_backends(&config, &handles.backends, &mut builtin, &backends_stopping).await?;
+    let in_flight = Arc::new(InFlight::default());
+    let proxy = proxy::Config {
+        routes: config.routes.clone(),
+        identity: config.identity.clone(),
+        upstreams,
+        expose_variant: config.flags.expose_variant,
+    };
+    let gateway = Gateway::new(proxy, flags, Arc::clone(&in_flight))?;
+    let addresses = Addresses { http: http.address(), admin: admin.address(), builtin: builtin_addresses };
+    let accepting = handles.data.spawn(accept(gateway, http, requests_stopping.clone()));
+
+    let mut parts = JoinSet::new();
+    let apply = {
+        let rollouts = Arc::clone(&rollouts);
+        move |loaded| {
+            rollouts.adopt_files(loaded);
+            std::future::ready(())
+        }
+    };
+    parts.spawn(watch(config.flags.path.clone(), expected, control_stopping.clone(), apply));
+    parts.spawn({
+        let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
+        async move { rollouts.judge_until(stopping).await }
+    });
+    parts.spawn({
+        let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
+        async move { rollouts.save_until(stopping).await }
+    });
+    let state = AdminState { rollouts, recorder, stopping: requests_stopping };
+    let admin = admin.into_tokio()?;
+    parts.spawn(async move {
+        let served = axum::serve(admin, router(state)).with_graceful_shutdown(until(control_stopping)).await;
+        if let Err(error) = served {
+            warn!(%error, "the admin API ended");
+        }
+    });
+
+    info!(http = %addresses.http, admin = %addresses.admin, "tidegate is up");
+    announce(&addresses);
+
+    stop_signals.first().await;
+    info!(in_flight = in_flight.count(), "stopping: no more requests are taken, those under way finish");
+    stop_requests.send_replace(true);
+    let drained = async {
+        let _ = accepting.await;
+        in_flight.none().await;
+    };
+    tokio::select! {
+        drained = timeout(config.listen.drain, drained) => if drained.is_err() {
+            warn!(in_flight = in_flight.count(), "requests took longer than `listen.drain` and are broken off");
+        },
+        () = stop_signals.first() => warn!(in_flight = in_flight.count(), "told to stop again: not waiting any longer"),
+    }
+    stop_control.send_replace(true);
+    join(parts, "the control plane").await;
+    store.close().await;
+    stop_backends.send_replace(true);
+    join(builtin, "the built-in backends").await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Starts the built-in backends, and says how to reach these and the others.
+async fn start_backends(
+    config: &Config,
+    runtime: &Handle,
+    builtin: &mut JoinSet<()>,
+    stopping: &watch::Receiver<bool>,
+) -> Result<(Vec<UpstreamConfig>, Vec<(String, SocketAddr)>), StartError> {
+    let mut upstreams = Vec::new();
+    let mut addresses = Vec::new();
+    for configured in &config.backends {
+        let servers = match &configured.kind {
+            BackendKind::Servers(servers) => servers.clone(),
+            BackendKind::Builtin(mode) => {
+                let failed = |source| StartError::Backend { name: configured.name.to_string(), source };
+                let settings = backend::Config {
+                    mode: *mode,
+                    database_url: config.database.url.clone(),
+                    pool: config.database.pool,
+                    fault: backend::Fault::default(),
+                };
+                let opened = runtime.spawn(backend::open(settings)).await.map_err(io::Error::other)?.map_err(failed)?;
+                let bound = Bound::bind("a built-in backend", SocketAddr::from(([127, 0, 0, 1], 0)))?;
+                let address = bound.address();
+                let stopping = stopping.clone();
+                builtin.spawn_on(serve_backend(bound, opened, until(stopping)), runtime);
+                addresses.push((configured.name.to_string(), address));
+                vec![Server::Tcp(address)]
+            }
+        };
+        upstreams.push(UpstreamConfig { name: configured.name.clone(), servers, timeouts: configured.timeouts });
+    }
+    Ok((upstreams, addresses))
+}
+
+async fn serve_backend(bound: Bound, backend: Backend, stop: impl Future<Output = ()> + Send + 'static) {
+    let listener: Result<TcpListener, _> = bound.into_tokio();
+    let served = match listener {
+        Ok(listener) => backend::serve(listener, backend, stop).await.map_err(|error| chain(&error)),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = served {
+        warn!(%error, "a built-in backend ended");
+    }
+}
+
+/// Takes requests until `stopping` turns true.
+async fn accept(gateway: Gateway, bound: Bound, stopping: watch::Receiver<bool>) {
+    let settings =
+        ServerConf { threads: processors(), upstream_keepalive_pool_size: UPSTREAM_POOL, ..ServerConf::default() };
+    let mut service = http_proxy_service_with_name(&Arc::new(settings), gateway, "tidegate");
+    let address = bound.address().to_string();
+    service.add_tcp(&address);
+    service.start_service(Some(bound.into_pingora(address)), stopping, 1).await;
+}
+
+/// Runs one built-in backend on its own until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// If it cannot start.
+pub fn serve_backend_alone(
+    config: backend::Config,
+    address: SocketAddr,
+    announce: impl FnOnce(SocketAddr),
+) -> Result<(), StartError> {
+    let name = config.mode.to_string();
+    runtime("backend", processors())?.block_on(async {
+        let mut stop_signals = StopSignals::new()?;
+        let bound = Bound::bind("--listen", address)?;
+        let failed = |source| StartError::Backend { name: name.clone(), source };
+        let backend = backend::open(config).await.map_err(failed)?;
+        announce(bound.address());
+        let listener = bound.into_tokio()?;
+        backend::serve(listener, backend, async move { stop_signals.first().await }).await.map_err(failed)
+    })
+}
+
+async fn until(mut stopping: watch::Receiver<bool>) {
+    // A sender that is gone stops nobody any more; then it is time, too.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn join(mut parts: JoinSet<()>, what: &str) {
+    let all = async { while parts.join_next().await.is_some() {} };
+    if timeout(STOP_TIMEOUT, all).await.is_err() {
+        warn!("{what} did not end in time");
+    }
+}
+
+/// The signals that ask for a stop.
+#[derive(Debug)]
+struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn first(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

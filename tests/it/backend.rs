@@ -1,0 +1,7 @@
+//! The built-in backends over real HTTP: both modes answer alike, leave the same rows, and lose no update.
+
+mod fault;
+mod load;
+mod parity;
+mod running;
+mod start;
