@@ -7,7 +7,7 @@ mod problem;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, StatusCode};
@@ -133,9 +133,9 @@ async fn patch(
     State(state): Shared,
     key: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, AdminError> {
-    let change: Change = parse(&headers, &body)?;
+    let change: Change = parse(&headers, &body?)?;
     let Some(percentage) = change.percentage else {
         return Err(AdminError::Invalid("`percentage` is missing; nothing else can be changed here".to_owned()));
     };
@@ -147,9 +147,10 @@ async fn act(
     State(state): Shared,
     path: Result<Path<(String, String)>, PathRejection>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, AdminError> {
     let Path((key, action)) = path?;
+    let body = body?;
     let change: Change = if body.is_empty() { Change::default() } else { parse(&headers, &body)? };
     let percentage = change.percentage.map(checked).transpose()?;
     let command = match (action.as_str(), percentage) {

@@ -1,7 +1,7 @@
 //! Every error of the admin API, with its status, as a problem document (RFC 9457).
 
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -32,6 +32,9 @@ pub(crate) enum AdminError {
     /// 415
     #[error("the body is JSON, so send `content-type: application/json`")]
     MediaType,
+    /// 413
+    #[error("the body cannot be read: {0}")]
+    Body(String),
     /// 404, 409, 412 or 503
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -50,6 +53,7 @@ impl AdminError {
             }
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid", "Invalid request"),
             Self::OtherSite => (StatusCode::FORBIDDEN, "other-site", "Refused"),
+            Self::Body(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported media type"),
             Self::Change(ChangeError::Refused(_)) => (StatusCode::CONFLICT, "refused", "Change refused"),
             Self::Change(ChangeError::Stale { .. } | ChangeError::Overtaken) => {
@@ -67,6 +71,13 @@ impl IntoResponse for AdminError {
         let (status, kind, title) = self.status();
         let problem = Problem::new(status.as_u16(), kind, title, chain(&self));
         (status, [(CONTENT_TYPE, Problem::MEDIA_TYPE)], Json(problem)).into_response()
+    }
+}
+
+impl From<BytesRejection> for AdminError {
+    fn from(rejection: BytesRejection) -> Self {
+        let text = rejection.body_text();
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { Self::Body(text) } else { Self::Invalid(text) }
     }
 }
 

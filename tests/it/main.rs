@@ -1,4 +1,15 @@
 //! What users of Tidegate touch, driven from outside: sockets, files, the admin API and the command line.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::float_cmp, reason = "percentages and counts are exact, and so are the comparisons")]
 
+mod admin;
 mod backend;
+mod cli;
+mod flags;
+mod harness;
+mod layering;
+mod proxying;
+mod rollback;
+mod stop;
+mod store;
+mod upstream;

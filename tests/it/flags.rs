@@ -1,0 +1,204 @@
+//! Who is served what, and what happens when the flag files change under load.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::task::JoinSet;
+
+use crate::harness::{Gateway, Site, eventually, flag_text, stderr};
+use crate::upstream::Upstream;
+
+async fn pair() -> (Upstream, Upstream, Site, Gateway) {
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address());
+    let gateway = site.start().await;
+    (stable, canary, site, gateway)
+}
+
+/// The variant of each of `users` users.
+async fn variants(gateway: &Gateway, users: usize) -> BTreeMap<String, String> {
+    let mut variants = BTreeMap::new();
+    for number in 0..users {
+        let user = format!("user-{number}");
+        variants.insert(user.clone(), gateway.variant(&user).await);
+    }
+    variants
+}
+
+async fn at_percentage(gateway: &Gateway, percentage: f64) {
+    eventually("the percentage is in force", || async { gateway.flag().await["percentage"] == percentage }).await;
+}
+
+#[tokio::test]
+async fn users_stick_and_raising_the_percentage_only_adds() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let at_10 = variants(&gateway, 500).await;
+    assert_eq!(at_10, variants(&gateway, 500).await, "the same user, the same variant");
+    let share = at_10.values().filter(|variant| *variant == "async").count();
+    // Five standard deviations of a binomial with 500 users at 10 %; the users are fixed, so it holds or it does not.
+    assert!((17..=83).contains(&share), "{share} of 500 at 10 %");
+
+    fs::write(site.flag_file(), flag_text(50.0)).unwrap();
+    at_percentage(&gateway, 50.0).await;
+    let at_50 = variants(&gateway, 500).await;
+    assert!(at_10.iter().all(|(user, variant)| variant == "sync" || at_50[user] == "async"), "nobody leaves");
+    let share = at_50.values().filter(|variant| *variant == "async").count();
+    assert!((194..=306).contains(&share), "{share} of 500 at 50 %");
+    for user in ["alice", "bob"] {
+        assert_eq!(gateway.variant(user).await, "async");
+    }
+}
+
+#[tokio::test]
+async fn the_kill_switch_outranks_the_beta_list() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    fs::write(site.flag_file(), flag_text(100.0).replace("enabled = true", "enabled = false")).unwrap();
+    eventually("it is disabled", || async { gateway.flag().await["phase"] == "disabled" }).await;
+    assert_eq!(gateway.variant("alice").await, "sync");
+    assert_eq!(gateway.flag().await["percentage"], 0.0);
+}
+
+#[tokio::test]
+async fn a_users_file_is_followed_too() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    site.write("flags/list.txt", "dave\n");
+    site.write("flags/async-database.toml", &format!("{}users_file = \"list.txt\"\n", flag_text(0.0)));
+    eventually("dave is on the list", || async { gateway.variant("dave").await == "async" }).await;
+    assert_eq!(gateway.flag().await["beta_users"], 3);
+    site.write("flags/list.txt", "\n  erin  \r\n");
+    eventually("erin is on the list", || async { gateway.variant("erin").await == "async" }).await;
+    assert_eq!(gateway.variant("dave").await, "sync");
+    let generation = gateway.flag().await["generation"].clone();
+    assert_eq!(generation, 2, "who is on the list is no change of the rollout; the percentage was");
+}
+
+#[tokio::test]
+async fn no_request_fails_while_the_file_is_rewritten() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let gateway = Arc::new(gateway);
+    let done = Arc::new(AtomicBool::new(false));
+    let mut load = JoinSet::new();
+    for worker in 0..4 {
+        let (gateway, done) = (Arc::clone(&gateway), Arc::clone(&done));
+        load.spawn(async move {
+            let mut sent = 0;
+            while !done.load(Ordering::SeqCst) {
+                let response = gateway.get("/api/v1/x", &format!("user-{worker}-{sent}")).send().await.unwrap();
+                assert_eq!(response.status(), 200);
+                sent += 1;
+            }
+            sent
+        });
+    }
+    for number in 0..100 {
+        let percentage = f64::from(number % 50);
+        match number % 3 {
+            0 => fs::write(site.flag_file(), flag_text(percentage)).unwrap(),
+            1 => {
+                site.write("flags/.new", &flag_text(percentage));
+                fs::rename(site.path().join("flags/.new"), site.flag_file()).unwrap();
+            }
+            _ => {
+                fs::remove_file(site.flag_file()).unwrap();
+                fs::write(site.flag_file(), flag_text(percentage)).unwrap();
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    fs::write(site.flag_file(), flag_text(77.0)).unwrap();
+    at_percentage(&gateway, 77.0).await;
+    done.store(true, Ordering::SeqCst);
+    let sent: usize = load.join_all().await.into_iter().sum();
+    assert!(sent > 0);
+}
+
+#[tokio::test]
+async fn a_bad_file_keeps_the_last_good_set_and_is_told_everywhere() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let good = flag_text(100.0);
+    fs::write(site.flag_file(), &good).unwrap();
+    at_percentage(&gateway, 100.0).await;
+
+    fs::write(site.flag_file(), &good[..40]).unwrap();
+    let message = "flags/async-database.toml:3:12: not TOML: ";
+    eventually("ready tells of it", || async {
+        gateway.admin_json("/ready").await["problems"][0].as_str().is_some_and(|problem| problem.contains(message))
+    })
+    .await;
+    assert_eq!(gateway.admin_json("/ready").await["ready"], true, "traffic goes on");
+    assert_eq!(gateway.variant("anyone").await, "async");
+    assert!(site.log().contains(message));
+    assert!(gateway.metric("tidegate_flag_reloads_total{result=\"rejected\"}").await >= 1.0);
+    assert!(stderr(&site.run(&["check"]).await, 1).contains(message));
+
+    // A second flag that is fine does not get in while the first is bad: all or nothing.
+    site.write("flags/other.toml", &good);
+    fs::write(site.flag_file(), good.replace("percentage = 100", "percentage = 1000")).unwrap();
+    eventually("the new problem is told", || async { site.log().contains("from 0 to 100, not 1000") }).await;
+    assert_eq!(gateway.admin("/api/v1/flags/other").await.status(), 404);
+
+    fs::write(site.flag_file(), flag_text(20.0)).unwrap();
+    at_percentage(&gateway, 20.0).await;
+    assert_eq!(gateway.admin_json("/ready").await["problems"], serde_json::json!([]));
+    assert_eq!(gateway.admin("/api/v1/flags/other").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_file_that_a_route_needs_cannot_vanish() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    fs::write(site.flag_file(), flag_text(100.0)).unwrap();
+    at_percentage(&gateway, 100.0).await;
+    fs::remove_file(site.flag_file()).unwrap();
+    eventually("its absence is told", || async {
+        let problems = gateway.admin_json("/ready").await["problems"].to_string();
+        problems.contains("a route names the flag `async-database`, but there is no such file")
+    })
+    .await;
+    assert_eq!(gateway.variant("anyone").await, "async");
+}
+
+/// Lays `text` out as Kubernetes mounts a `ConfigMap`: files are links into `..data`, which links to a dated directory.
+fn mount(directory: &Path, date: &str, text: &str) {
+    let dated = directory.join(date);
+    fs::create_dir_all(&dated).unwrap();
+    fs::write(dated.join("async-database.toml"), text).unwrap();
+    let swapped = directory.join("..data_tmp");
+    symlink(date, &swapped).unwrap();
+    fs::rename(swapped, directory.join("..data")).unwrap();
+    let file = directory.join("async-database.toml");
+    if !file.is_symlink() {
+        symlink("..data/async-database.toml", file).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_mounted_config_map_is_followed() {
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address());
+    let directory = site.path().join("flags");
+    fs::remove_file(site.flag_file()).unwrap();
+    mount(&directory, "..2026_01", &flag_text(0.0));
+    let gateway = site.start().await;
+    for (date, percentage) in [("..2026_02", 100.0), ("..2026_03", 0.0), ("..2026_04", 50.0)] {
+        mount(&directory, date, &flag_text(percentage));
+        at_percentage(&gateway, percentage).await;
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_is_replaced_as_a_whole_is_followed() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let directory = site.path().join("flags");
+    for percentage in [33.0, 44.0] {
+        fs::rename(&directory, site.path().join(format!("old-{percentage}"))).unwrap();
+        site.write("flags/async-database.toml", &flag_text(percentage));
+        at_percentage(&gateway, percentage).await;
+    }
+    // And then events work again in the new one.
+    fs::write(site.flag_file(), flag_text(55.0)).unwrap();
+    at_percentage(&gateway, 55.0).await;
+}

@@ -1,0 +1,201 @@
+//! The canary is taken out when it is worse, and stays out until somebody lifts the latch.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::harness::{Gateway, Site, eventually, flag_text, problem};
+use crate::upstream::Upstream;
+
+async fn pair() -> (Upstream, Upstream, Site, Gateway) {
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address());
+    let gateway = site.start().await;
+    (stable, canary, site, gateway)
+}
+
+/// Has the canary fail and sends it requests until it is rolled back.
+async fn fail(gateway: &Gateway, canary: &Upstream) {
+    canary.answer_with(500);
+    eventually("the canary is rolled back", || async {
+        gateway.get("/api/v1/x", "alice").send().await.unwrap();
+        gateway.flag().await["phase"] == "rolled_back"
+    })
+    .await;
+}
+
+async fn last_event(gateway: &Gateway) -> Value {
+    gateway.admin_json("/api/v1/events?flag=async-database&limit=1").await["events"][0].clone()
+}
+
+#[tokio::test]
+async fn a_failing_canary_is_taken_out_with_its_evidence() {
+    let (stable, canary, site, gateway) = pair().await;
+    fail(&gateway, &canary).await;
+
+    let flag = gateway.flag().await;
+    assert_eq!((&flag["percentage"], &flag["resume_percentage"]), (&json!(0.0), &json!(10.0)));
+    let rollback = &flag["rollback"];
+    assert_eq!((&rollback["cause"], &rollback["by"]), (&json!("max_error_rate"), &json!("judge")));
+    let evidence = &rollback["evidence"][0];
+    assert_eq!(
+        (&evidence["verdict"], &evidence["value"], &evidence["limit"]),
+        (&json!("worse"), &json!(1.0), &json!(0.05))
+    );
+    assert!(evidence["requests"].as_u64().unwrap() >= 20);
+    assert_eq!(evidence["requests"], evidence["failures"]);
+
+    let (before, served) = (canary.requests(), stable.requests());
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/api/v1/x", "alice").send().await.unwrap().status(), 200);
+    }
+    assert_eq!((canary.requests(), stable.requests()), (before, served + 20), "not one more request");
+
+    let labels = "flag=\"async-database\",cause=\"max_error_rate\"";
+    assert_eq!(gateway.metric(&format!("tidegate_rollbacks_total{{{labels}}}")).await, 1.0);
+    assert!(site.log().contains("canary rolled back"));
+    eventually("it is in history", || async { last_event(&gateway).await["action"] == "rollback" }).await;
+    let event = last_event(&gateway).await;
+    assert_eq!((&event["actor"], &event["rollback"]), (&json!("judge"), rollback));
+}
+
+#[tokio::test]
+async fn a_healthy_canary_stays() {
+    let (_stable, canary, _site, gateway) = pair().await;
+    for number in 0..200 {
+        // 3 % of failures, in bursts of two, under a limit of 5 %.
+        canary.answer_with(if number >= 20 && number % 67 < 2 { 500 } else { 200 });
+        gateway.get("/api/v1/x", "alice").send().await.unwrap();
+    }
+    eventually("all are counted", || async { gateway.flag().await["arms"]["canary"]["requests"] == 200 }).await;
+    eventually("they are judged", || async { gateway.flag().await["evidence"][0]["requests"] == 200 }).await;
+    let flag = gateway.flag().await;
+    assert_eq!((&flag["phase"], &flag["evidence"][0]["verdict"]), (&json!("manual"), &json!("healthy")));
+}
+
+#[tokio::test]
+async fn failures_of_stable_are_not_the_canarys() {
+    let (stable, _canary, _site, gateway) = pair().await;
+    stable.answer_with(500);
+    for number in 0..300 {
+        gateway.get("/api/v1/x", &format!("user-{number}")).send().await.unwrap();
+    }
+    eventually("all are judged", || async {
+        let flag = gateway.flag().await;
+        flag["evidence"][0]["requests"].as_u64() >= Some(20) && flag["arms"]["stable"]["failures"].as_u64() >= Some(200)
+    })
+    .await;
+    assert_eq!(gateway.flag().await["phase"], "manual");
+}
+
+#[tokio::test]
+async fn the_latch_survives_kill_and_restart_and_every_edit_but_a_new_release() {
+    let (_stable, canary, site, gateway) = pair().await;
+    fail(&gateway, &canary).await;
+    eventually("the latch is stored", || async { last_event(&gateway).await["action"] == "rollback" }).await;
+    let rollback = gateway.flag().await["rollback"].clone();
+    gateway.kill().await;
+    canary.answer_with(200);
+
+    let gateway = site.start().await;
+    assert_eq!(gateway.variant("alice").await, "sync", "the very first request");
+    assert_eq!(gateway.flag().await["rollback"], rollback);
+
+    let same = fs::read_to_string(site.flag_file()).unwrap();
+    fs::write(site.flag_file(), &same).unwrap();
+    fs::write(site.flag_file(), flag_text(90.0)).unwrap();
+    eventually("the edit is noted", || async { last_event(&gateway).await["action"] == "percentage_under_latch" })
+        .await;
+    assert_eq!(gateway.variant("alice").await, "sync");
+    problem(gateway.set(50.0).await, 409, "refused").await;
+    gateway.kill().await;
+
+    let gateway = site.start().await;
+    assert_eq!(gateway.flag().await["phase"], "rolled_back", "an edit under the latch does not lift it at a restart");
+    fs::write(site.flag_file(), flag_text(20.0).replace("release = \"1\"", "release = \"2\"")).unwrap();
+    eventually("a new release begins", || async { gateway.variant("alice").await == "async" }).await;
+    let flag = gateway.flag().await;
+    assert_eq!(
+        (&flag["percentage"], &flag["rollback"], &flag["phase"]),
+        (&json!(20.0), &Value::Null, &json!("manual"))
+    );
+}
+
+#[tokio::test]
+async fn resuming_goes_back_to_before_or_lower() {
+    let (_stable, canary, _site, gateway) = pair().await;
+    assert_eq!(gateway.set(40.0).await.status(), 200);
+    fail(&gateway, &canary).await;
+    canary.answer_with(200);
+    problem(gateway.act("resume", json!({"percentage": 41})).await, 409, "refused").await;
+    assert_eq!(gateway.act("resume", json!({})).await.status(), 200);
+    assert_eq!(gateway.flag().await["percentage"], 40.0);
+    assert_eq!(gateway.variant("alice").await, "async");
+
+    let rolled_back = gateway.act("rollback", json!({"reason": "trying it"})).await;
+    assert_eq!(rolled_back.json::<Value>().await.unwrap()["saved"], true);
+    assert_eq!(gateway.variant("alice").await, "sync");
+    assert_eq!(gateway.act("resume", json!({"percentage": 1})).await.status(), 200);
+    assert_eq!(gateway.flag().await["percentage"], 1.0);
+    assert_eq!(gateway.flag().await["arms"]["canary"]["requests"], 0, "old outcomes do not judge the new rollout");
+}
+
+#[tokio::test]
+async fn outcomes_of_before_do_not_judge_what_comes_after() {
+    let (_stable, canary, _site, gateway) = pair().await;
+    canary.answer_with(500);
+    let mut slow = JoinSet::new();
+    for _ in 0..30 {
+        slow.spawn(gateway.get("/api/v1/slow", "alice").send());
+    }
+    eventually("they are under way", || async { canary.requests() == 30 }).await;
+    assert_eq!(gateway.set(20.0).await.status(), 200);
+    for _ in 0..30 {
+        canary.release_one();
+    }
+    while let Some(response) = slow.join_next().await {
+        assert_eq!(response.unwrap().unwrap().status(), 500);
+    }
+    eventually("all are charged", || async { gateway.outcomes("async", "failure").await == 30.0 }).await;
+    let flag = gateway.flag().await;
+    assert_eq!((&flag["phase"], &flag["arms"]["canary"]["requests"]), (&json!("manual"), &json!(0)));
+}
+
+#[tokio::test]
+async fn rolling_back_under_load_fails_nobody_afterwards() {
+    let (_stable, canary, site, gateway) = pair().await;
+    fs::write(site.flag_file(), flag_text(50.0)).unwrap();
+    eventually("half are on canary", || async { gateway.flag().await["percentage"] == 50.0 }).await;
+    let gateway = Arc::new(gateway);
+    let rolled_back = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicBool::new(false));
+    let mut load = JoinSet::new();
+    for worker in 0..8 {
+        let (gateway, rolled_back, done) = (Arc::clone(&gateway), Arc::clone(&rolled_back), Arc::clone(&done));
+        load.spawn(async move {
+            let mut failed_after = 0;
+            for number in 0.. {
+                let after = rolled_back.load(Ordering::SeqCst);
+                if done.load(Ordering::SeqCst) {
+                    break;
+                }
+                let response = gateway.get("/api/v1/x", &format!("user-{worker}-{number}")).send().await.unwrap();
+                failed_after += usize::from(after && response.status() != 200);
+            }
+            failed_after
+        });
+    }
+    fail(&gateway, &canary).await;
+    rolled_back.store(true, Ordering::SeqCst);
+    let before = canary.requests();
+    let stable_requests = || async { gateway.outcomes("sync", "success").await };
+    let goal = stable_requests().await + 500.0;
+    eventually("traffic goes on", || async { stable_requests().await >= goal }).await;
+    done.store(true, Ordering::SeqCst);
+    assert_eq!(load.join_all().await.into_iter().sum::<usize>(), 0);
+    // Those that were decided before and still under way when the rollback was seen: at most one a worker.
+    assert!(canary.requests() <= before + 8);
+}

@@ -1,0 +1,140 @@
+//! Upstreams that do what a test tells them, on ports of their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::serve::ListenerExt as _;
+use axum::{Router, serve};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+/// A well-behaved HTTP server: it sends back what it got, and says how it was asked.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    address: String,
+    script: Arc<Script>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Script {
+    status: AtomicU16,
+    requests: AtomicUsize,
+    connections: AtomicUsize,
+    /// A request to `/slow` takes a permit before it is answered.
+    gate: Semaphore,
+}
+
+impl Upstream {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let script = Arc::new(Script {
+            status: AtomicU16::new(200),
+            requests: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+        });
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&script));
+        let counted = Arc::clone(&script);
+        let listener = listener.tap_io(move |_| {
+            counted.connections.fetch_add(1, Ordering::SeqCst);
+        });
+        let task = tokio::spawn(async move { serve(listener, router).await.unwrap() });
+        Self { address, script, task }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Answers everything with `status` from now on.
+    pub(crate) fn answer_with(&self, status: u16) {
+        self.script.status.store(status, Ordering::SeqCst);
+    }
+
+    /// How many requests have arrived.
+    pub(crate) fn requests(&self) -> usize {
+        self.script.requests.load(Ordering::SeqCst)
+    }
+
+    /// How many connections have been made.
+    pub(crate) fn connections(&self) -> usize {
+        self.script.connections.load(Ordering::SeqCst)
+    }
+
+    /// Lets one request to `/slow` be answered.
+    pub(crate) fn release_one(&self) {
+        self.script.gate.add_permits(1);
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The body comes back; each header `x` that arrived comes back as `got-x`.
+async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response {
+    script.requests.fetch_add(1, Ordering::SeqCst);
+    if request.uri().path().ends_with("/slow") {
+        script.gate.acquire().await.unwrap().forget();
+    }
+    let mut response = Response::builder().status(script.status.load(Ordering::SeqCst));
+    for (name, value) in request.headers() {
+        response = response.header(format!("got-{name}"), value);
+    }
+    response = response.header("x-tidegate-variant", "what the upstream says");
+    response.body(Body::new(request.into_body())).unwrap()
+}
+
+/// A server that answers every connection's first bytes with fixed bytes, and closes.
+#[derive(Debug)]
+pub(crate) struct RawUpstream {
+    address: String,
+    task: JoinHandle<()>,
+}
+
+impl RawUpstream {
+    /// Answers with `bytes`; with `None` it never answers, and keeps the connection.
+    pub(crate) async fn start(bytes: Option<&'static [u8]>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let task = tokio::spawn(async move {
+            let mut silent: Vec<TcpStream> = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let Some(bytes) = bytes else {
+                    silent.push(stream);
+                    continue;
+                };
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(bytes).await;
+            }
+        });
+        Self { address, task }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for RawUpstream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// An address that nobody listens on.
+pub(crate) async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().to_string()
+}
