@@ -46,7 +46,7 @@ enum Command {
     /// Move the canary to a percentage of users.
     #[command(after_help = "Steps of 0.001 are as fine as it gets. Example: tidegate set async-database 25")]
     Set(SetArgs),
-    /// Hold a rollout where it is. The canary is still judged.
+    /// Have nothing but people and the flag file move a rollout, until it is resumed. The canary is still judged.
     Pause(ActionArgs),
     /// Lift a pause or a rollback, at the percentage before it or at a lower one.
     Resume(ResumeArgs),

@@ -51,6 +51,10 @@ impl Diagnostic {
     #[must_use]
     pub fn with_excerpt(&self) -> String {
         let Place::File(source, span) = &self.place else { return self.to_string() };
+        if *span == (0..0) {
+            // About the file as a whole: pointing at its first letter would say something else.
+            return self.to_string();
+        }
         let (line, column) = line_and_column(&source.text, span.start);
         let Some(text) = source.text.lines().nth(line - 1) else { return self.to_string() };
         let number = line.to_string();
@@ -118,6 +122,7 @@ mod tests {
         check("\tx = 1", 1..2, "a.toml:1:2: bad\n   |\n 1 | \tx = 1\n   | \t^");
         check("x = 1", 5..5, "a.toml:1:6: bad\n   |\n 1 | x = 1\n   |      ^");
         check("x = \"\"\"\n1\n2\"\"\"", 4..14, "a.toml:1:5: bad\n   |\n 1 | x = \"\"\"\n   |     ^^^");
-        check("", 0..0, "a.toml:1:1: bad");
+        check("x = 1", 0..0, "a.toml:1:1: bad");
+        check("", 0..1, "a.toml:1:1: bad");
     }
 }

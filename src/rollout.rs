@@ -35,6 +35,9 @@ pub const TICK: Duration = Duration::from_millis(100);
 /// How often the store is asked whether it still takes writes, and what could not be written is tried again.
 const STORE_PROBE: Duration = Duration::from_secs(1);
 
+/// The action of taking a canary out.
+const ROLLBACK: &str = "rollback";
+
 /// The actor of what flag files change.
 const BY_FILE: &str = "file";
 
@@ -63,7 +66,7 @@ impl Command {
             Self::Pause => "pause",
             Self::Resume(_) => "resume",
             Self::Promote => "promote",
-            Self::RollBack => "rollback",
+            Self::RollBack => ROLLBACK,
         }
     }
 }
@@ -161,7 +164,7 @@ impl Rollouts {
                 let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
                 if lines != book.bad_files {
                     for problem in &lines {
-                        error!(%problem, "bad flag file; the last good flag set stays in force");
+                        error!(%problem, in_force = book.live.len(), "bad flag file; what was in force stays so");
                     }
                 }
                 book.counters.count_reload(ReloadResult::Rejected);
@@ -225,7 +228,9 @@ impl Rollouts {
         if !actions.is_empty() {
             let after = StoredRollout { flag: flag.key.clone(), rollout: rollout.clone(), rollback: rollback.clone() };
             let reason = Some(definition.path.display().to_string());
-            book.unsaved.push_back(record(after, before.as_ref(), actions.join(", "), BY_FILE, reason));
+            let record = record(after, before.as_ref(), actions.join(", "), BY_FILE, reason);
+            announce(&record);
+            book.unsaved.push_back(record);
         }
         // The same generation goes on in the same ledger: what else the file says changes nothing about the outcomes.
         let (attached, live) = match (entry, live) {
@@ -334,7 +339,7 @@ impl Rollouts {
             reason: reason.clone(),
         };
         let after = StoredRollout { flag: key.clone(), rollout, rollback: Some(rollback) };
-        let record = record(after, Some(&entry.rollout), "rollback".to_owned(), by, reason);
+        let record = record(after, Some(&entry.rollout), ROLLBACK.to_owned(), by, reason);
         self.put_in_force(book, &record);
         book.counters.count_rollback(key, cause);
         book.unsaved.push_back(record);
@@ -485,8 +490,10 @@ fn now_text() -> String {
     format!("{:.3}", clock::wall())
 }
 
+/// Logs a change that is in force. A latch that goes on being latched is no new rollback.
 fn announce(record: &Record) {
     let StoredRollout { flag, rollout, rollback } = &record.after;
+    let rollback = rollback.as_ref().filter(|_| record.action == ROLLBACK);
     let state = state_of(rollout);
     let old = record.before.as_ref().map_or(0.0, |before| before.percentage);
     match rollback {

@@ -141,6 +141,8 @@ async fn run(
     let store = Store::open(&config.store).await?;
     let rollouts = Rollouts::open(Arc::clone(&flags), Arc::clone(&recorder), store.clone()).await?;
     rollouts.adopt_files(definitions);
+    // A failure is noted where it happened, and serving does not depend on it.
+    let _ = rollouts.flush().await;
 
     // Stopped in this order: first no more requests, then no more control, then the backends.
     let (stop_requests, requests_stopping) = watch::channel(false);

@@ -3,13 +3,20 @@
 //! Nothing on the request path comes here. A change of a rollout and its event are written in one transaction, and are
 //! on disk when [`Store::save`] returns.
 
-use std::str::FromStr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
-use sqlx::{Row as _, migrate::MigrateError};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use tokio::sync::Mutex;
 
 use crate::api::{Event, Rollback, RolloutState};
 use crate::flag::{FlagKey, Generation, Percentage, Phase, Rollout};
@@ -21,7 +28,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Readers beside the one writer.
-const MAX_CONNECTIONS: u32 = 4;
+const MAX_READERS: u32 = 4;
 
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +49,15 @@ pub enum StoreError {
     /// A statement failed.
     #[error("the store failed")]
     Sql(#[from] sqlx::Error),
+    /// The file is not the one that was opened: what is written to that one would be lost.
+    #[error("{} was removed or replaced while in use; put it back and restart", path.display())]
+    Gone {
+        /// Where the file was.
+        path: PathBuf,
+        /// Why it cannot be looked at, if it cannot.
+        #[source]
+        source: Option<io::Error>,
+    },
     /// It did not answer in time.
     #[error("the store did not answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
@@ -86,7 +102,18 @@ pub struct Record {
 /// The store. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: SqlitePool,
+    readers: SqlitePool,
+    writer: Arc<Writer>,
+}
+
+/// The one connection that writes, which is as many as `SQLite` has use for.
+#[derive(Debug)]
+struct Writer {
+    options: SqliteConnectOptions,
+    file: FileIdentity,
+    /// `None` until it is needed, and again after any failure: what state a connection is in after one (a full disk ends
+    /// its transaction behind the driver's back), nobody has to know.
+    connection: Mutex<Option<SqliteConnection>>,
 }
 
 impl Store {
@@ -96,23 +123,27 @@ impl Store {
     ///
     /// If the URL is none of a store, or the store cannot be opened.
     pub async fn open(config: &Config) -> Result<Self, StoreError> {
+        let wrong_url = || StoreError::Url(config.url.clone());
         if !config.url.starts_with("sqlite:") {
-            return Err(StoreError::Url(config.url.clone()));
+            return Err(wrong_url());
         }
         let options = SqliteConnectOptions::from_str(&config.url)
-            .map_err(|_| StoreError::Url(config.url.clone()))?
-            .create_if_missing(true)
+            .map_err(|_| wrong_url())?
             .journal_mode(SqliteJournalMode::Wal)
             // FULL, not NORMAL: an acknowledged change must survive the machine, not only the process.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
+        let mut connection = options.clone().create_if_missing(true).connect().await?;
+        sqlx::migrate!("migrations/store/sqlite").run(&mut connection).await?;
+        // A database in memory has no file, and would keep nothing.
+        let file = FileIdentity::of(options.get_filename()).map_err(|_| wrong_url())?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(MAX_READERS)
             .acquire_timeout(CALL_TIMEOUT)
-            .connect_with(options)
+            .connect_with(options.clone())
             .await?;
-        sqlx::migrate!("migrations/store/sqlite").run(&pool).await?;
-        Ok(Self { pool })
+        let writer = Writer { options, file, connection: Mutex::new(Some(connection)) };
+        Ok(Self { readers, writer: Arc::new(writer) })
     }
 
     /// Every rollout that was ever saved.
@@ -121,7 +152,7 @@ impl Store {
     ///
     /// If the store fails, or a row is damaged.
     pub async fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError> {
-        let rows = within(sqlx::query("SELECT * FROM rollouts ORDER BY flag").fetch_all(&self.pool)).await?;
+        let rows = within(sqlx::query("SELECT * FROM rollouts ORDER BY flag").fetch_all(&self.readers)).await?;
         rows.iter().map(stored_rollout).collect()
     }
 
@@ -131,47 +162,7 @@ impl Store {
     ///
     /// If the store fails; then nothing was written.
     pub async fn save(&self, record: &Record) -> Result<(), StoreError> {
-        within(self.save_in_transaction(record)).await
-    }
-
-    async fn save_in_transaction(&self, record: &Record) -> Result<(), sqlx::Error> {
-        let StoredRollout { flag, rollout, rollback } = &record.after;
-        let rollback = rollback.as_ref().map(json);
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query(
-            "INSERT INTO rollouts (flag, generation, release, phase, percentage, file_percentage, enabled, rollback) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
-             ON CONFLICT (flag) DO UPDATE SET generation = excluded.generation, release = excluded.release, \
-             phase = excluded.phase, percentage = excluded.percentage, file_percentage = excluded.file_percentage, \
-             enabled = excluded.enabled, rollback = excluded.rollback \
-             WHERE excluded.generation >= rollouts.generation",
-        )
-        .bind(flag.as_str())
-        .bind(rollout.generation.get().cast_signed())
-        .bind(&rollout.release)
-        .bind(rollout.phase.as_str())
-        .bind(rollout.percentage.thousandths())
-        .bind(rollout.file_percentage.thousandths())
-        .bind(rollout.enabled)
-        .bind(&rollback)
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::query(
-            "INSERT INTO events (at, flag, generation, action, actor, reason, old, new, rollback) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(&record.at)
-        .bind(flag.as_str())
-        .bind(rollout.generation.get().cast_signed())
-        .bind(&record.action)
-        .bind(&record.actor)
-        .bind(&record.reason)
-        .bind(record.before.as_ref().map(json))
-        .bind(json(&state_of(rollout)))
-        .bind(&rollback)
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await
+        self.writer.write(async |connection| save(connection, record).await).await
     }
 
     /// The newest `limit` events, of one flag or of all, newest first.
@@ -183,7 +174,7 @@ impl Store {
         let query = sqlx::query("SELECT * FROM events WHERE ?1 IS NULL OR flag = ?1 ORDER BY id DESC LIMIT ?2")
             .bind(flag.map(FlagKey::as_str))
             .bind(limit);
-        let rows = within(query.fetch_all(&self.pool)).await?;
+        let rows = within(query.fetch_all(&self.readers)).await?;
         rows.iter().map(event).collect()
     }
 
@@ -193,18 +184,104 @@ impl Store {
     ///
     /// If it does not, with the reason.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        // Taking the write lock shows a store that is read-only, locked for good or gone, and costs no write.
-        let probe = async {
-            let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-            transaction.rollback().await
-        };
-        within(probe).await
+        // Taking the write lock shows a store that is read-only or locked for good, and costs no write.
+        let probe =
+            async |connection: &mut SqliteConnection| connection.begin_with("BEGIN IMMEDIATE").await?.rollback().await;
+        self.writer.write(probe).await
     }
 
     /// Closes every connection, after the statements under way.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.readers.close().await;
+        if let Some(connection) = self.writer.connection.lock().await.take() {
+            // Everything that was acknowledged is on disk already.
+            let _ = connection.close().await;
+        }
     }
+}
+
+impl Writer {
+    async fn write(
+        &self,
+        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<(), sqlx::Error>,
+    ) -> Result<(), StoreError> {
+        self.file.check(self.options.get_filename())?;
+        within(async {
+            let mut kept = self.connection.lock().await;
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => self.options.connect().await?,
+            };
+            work(&mut connection).await?;
+            *kept = Some(connection);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Which file a path leads to, whatever its name.
+#[derive(Debug, PartialEq, Eq)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl FileIdentity {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// Whether `path` still leads here. A file that was deleted can be written to, and keeps nothing.
+    fn check(&self, path: &Path) -> Result<(), StoreError> {
+        let source = match Self::of(path) {
+            Ok(found) if found == *self => return Ok(()),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        Err(StoreError::Gone { path: path.to_owned(), source })
+    }
+}
+
+async fn save(connection: &mut SqliteConnection, record: &Record) -> Result<(), sqlx::Error> {
+    let StoredRollout { flag, rollout, rollback } = &record.after;
+    let rollback = rollback.as_ref().map(json);
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::query(
+        "INSERT INTO rollouts (flag, generation, release, phase, percentage, file_percentage, enabled, rollback) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
+         ON CONFLICT (flag) DO UPDATE SET generation = excluded.generation, release = excluded.release, \
+         phase = excluded.phase, percentage = excluded.percentage, file_percentage = excluded.file_percentage, \
+         enabled = excluded.enabled, rollback = excluded.rollback \
+         WHERE excluded.generation >= rollouts.generation",
+    )
+    .bind(flag.as_str())
+    .bind(rollout.generation.get().cast_signed())
+    .bind(&rollout.release)
+    .bind(rollout.phase.as_str())
+    .bind(rollout.percentage.thousandths())
+    .bind(rollout.file_percentage.thousandths())
+    .bind(rollout.enabled)
+    .bind(&rollback)
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query(
+        "INSERT INTO events (at, flag, generation, action, actor, reason, old, new, rollback) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&record.at)
+    .bind(flag.as_str())
+    .bind(rollout.generation.get().cast_signed())
+    .bind(&record.action)
+    .bind(&record.actor)
+    .bind(&record.reason)
+    .bind(record.before.as_ref().map(json))
+    .bind(json(&state_of(rollout)))
+    .bind(&rollback)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await
 }
 
 /// A rollout's state as the audit trail shows it.

@@ -9,7 +9,7 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use crate::admin::ACTOR_HEADER;
-use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, Problem};
+use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, Problem, Readiness};
 use crate::cli::AdminArgs;
 use crate::flag::{FlagKey, Percentage};
 
@@ -28,6 +28,12 @@ impl Client {
     pub(crate) fn new(args: &AdminArgs) -> Self {
         let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build();
         Self { agent: config.into(), base: args.admin.trim_end_matches('/').to_owned(), json: args.json }
+    }
+
+    pub(crate) fn readiness(&self) -> anyhow::Result<Readiness> {
+        let mut response = self.sent(self.agent.get(self.url("/ready")).call())?;
+        // A gateway that is not ready says so with 503 and the same document.
+        response.body_mut().read_json().with_context(|| format!("{} is no Tidegate admin API", self.base))
     }
 
     pub(crate) fn flags(&self) -> anyhow::Result<FlagList> {
@@ -88,9 +94,7 @@ impl Client {
         result: Result<Response<Body>, ureq::Error>,
     ) -> anyhow::Result<T> {
         let base = &self.base;
-        let mut response = result.with_context(|| {
-            format!("no gateway answers at {base}; is `tidegate serve` running? `--admin URL` names another")
-        })?;
+        let mut response = self.sent(result)?;
         if response.status().is_success() {
             return response.body_mut().read_json().with_context(|| format!("{base} is no Tidegate admin API"));
         }
@@ -98,5 +102,12 @@ impl Client {
             Ok(problem) => bail!("{}", problem.detail),
             Err(_) => bail!("{base} is no Tidegate admin API: it answered {}", response.status()),
         }
+    }
+
+    fn sent(&self, result: Result<Response<Body>, ureq::Error>) -> anyhow::Result<Response<Body>> {
+        let base = &self.base;
+        result.with_context(|| {
+            format!("no gateway answers at {base}; is `tidegate serve` running? `--admin URL` names another")
+        })
     }
 }

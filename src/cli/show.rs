@@ -70,10 +70,12 @@ fn status_text(client: &Client, flag: Option<&FlagKey>) -> anyhow::Result<String
             _ => serde_json::to_string_pretty(&serde_json::json!({"flags": flags}))?,
         });
     }
+    let problems = client.readiness()?.problems.into_iter().map(|problem| format!("! {problem}"));
+    let mut parts: Vec<_> = problems.chain(flags.iter().map(flag_text)).collect();
     if flags.is_empty() {
-        return Ok("there are no flags".to_owned());
+        parts.push("there are no flags".to_owned());
     }
-    Ok(flags.iter().map(flag_text).collect::<Vec<_>>().join("\n\n"))
+    Ok(parts.join("\n\n"))
 }
 
 fn flag_text(flag: &FlagStatus) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use http::HeaderValue;
@@ -21,6 +21,8 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 #[derive(Debug, Default)]
 pub struct InFlight {
     count: AtomicUsize,
+    /// Whether anybody waits for the end: waking somebody takes a lock, which requests are spared until then.
+    awaited: AtomicBool,
     finished: Notify,
 }
 
@@ -28,12 +30,14 @@ impl InFlight {
     /// How many there are right now.
     #[must_use]
     pub fn count(&self) -> usize {
-        // Acquire pairs with the release of a finished request: what it charged is visible to who sees it gone.
-        self.count.load(Ordering::Acquire)
+        // SeqCst: see `none`.
+        self.count.load(Ordering::SeqCst)
     }
 
     /// Returns once there are none.
     pub async fn none(&self) {
+        // SeqCst here and at the end of a request: either that request sees that it is awaited, or we see it gone.
+        self.awaited.store(true, Ordering::SeqCst);
         loop {
             let finished = self.finished.notified();
             if self.count() == 0 {
@@ -132,8 +136,9 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         self.settle(Outcome::NotCounted(Excuse::Gateway), self.started);
-        // Release pairs with the acquire of `InFlight::count`.
-        if self.in_flight.count.fetch_sub(1, Ordering::Release) == 1 {
+        // SeqCst: see `InFlight::none`.
+        let last = self.in_flight.count.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.in_flight.awaited.load(Ordering::SeqCst) {
             self.in_flight.finished.notify_waiters();
         }
     }

@@ -146,11 +146,12 @@ impl Identity {
     }
 
     pub(crate) fn identify<'r>(&self, request: &'r RequestHeader, trusted: bool) -> Identified<'r> {
-        let named = self.config.sources.iter().find_map(|source| match source {
+        let mut looked_up = self.config.sources.iter().filter_map(|source| match source {
             Source::Header(name) => request.headers.get(name).filter(|_| trusted).and_then(|value| value.to_str().ok()),
             Source::Cookie(name) => cookie(request, name),
         });
-        let key = match (named.filter(|key| !key.is_empty()), self.config.anonymous) {
+        let named = looked_up.find(|key| !key.is_empty());
+        let key = match (named, self.config.anonymous) {
             (Some(key), _) => Some(Cow::Borrowed(key)),
             (None, Anonymous::Cookie) => Some(anonymous(request)),
             (None, Anonymous::Stable) => None,
@@ -209,6 +210,7 @@ mod tests {
         check(&[("cookie", "a=b; uid=\"bob\"")], true, Some("bob"));
         check(&[("cookie", "a=b"), ("cookie", "uid=carol")], true, Some("carol"));
         check(&[("cookie", "xuid=bob; uid")], true, None);
+        check(&[("x-user-id", ""), ("cookie", "uid=bob")], true, Some("bob"));
         check(&[("x-user-id", ""), ("cookie", "uid=")], true, None);
         check(&[("x-user-id", "jörg")], true, None);
     }

@@ -49,8 +49,9 @@ impl Rollouts {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let book = self.book();
+        let in_force = if book.live.is_empty() { "no flags are in force" } else { "the last good set is in force" };
         let mut problems: Vec<_> =
-            book.bad_files.iter().map(|problem| format!("bad flag file, last good set in force: {problem}")).collect();
+            book.bad_files.iter().map(|problem| format!("bad flag file, so {in_force}: {problem}")).collect();
         if let Some(error) = &book.store_error {
             problems.push(format!("the store fails, so changes other than rollbacks are refused: {error}"));
         }

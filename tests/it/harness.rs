@@ -115,11 +115,25 @@ impl Site {
         self.start_with(&[]).await
     }
 
+    /// Starts a gateway whose files cannot grow over `blocks` of 512 bytes, as on a full disk.
+    pub(crate) async fn start_on_full_disk(&self, blocks: usize) -> Gateway {
+        let mut command = Command::new("sh");
+        let script = format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$0\" serve 2>/dev/null");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_tidegate")]);
+        command.current_dir(self.path()).stdin(Stdio::null()).kill_on_drop(true);
+        self.spawn(command).await
+    }
+
     /// Starts a gateway with further arguments.
     pub(crate) async fn start_with(&self, arguments: &[&str]) -> Gateway {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path().join("log")).unwrap();
         let mut command = self.command(&["serve", "--log-format", "json"]);
-        let mut process = command.args(arguments).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        command.args(arguments);
+        self.spawn(command).await
+    }
+
+    async fn spawn(&self, mut command: Command) -> Gateway {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path().join("log")).unwrap();
+        let mut process = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut greeting = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut address = async |name: &str| loop {
             let line = timeout(DEADLINE, greeting.next_line()).await.unwrap().unwrap();
@@ -211,6 +225,13 @@ impl Gateway {
     pub(crate) async fn cli(&self, site: &Site, arguments: &[&str]) -> Output {
         let mut command = site.command(arguments);
         timeout(DEADLINE, command.env("TIDEGATE_ADMIN", &self.admin).output()).await.unwrap().unwrap()
+    }
+
+    /// Lets files grow again, as on a disk with room.
+    pub(crate) async fn make_room(&self) {
+        let id = self.process.id().unwrap().to_string();
+        let command = Command::new("prlimit").args(["--fsize=unlimited:unlimited", "--pid", &id]).status().await;
+        assert!(command.unwrap().success());
     }
 
     /// Sends SIGTERM.

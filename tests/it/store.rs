@@ -44,6 +44,47 @@ async fn a_store_that_takes_no_writes_refuses_changes_and_lets_rollbacks_through
 }
 
 #[tokio::test]
+async fn a_full_disk_is_survived() {
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address());
+    let gateway = site.start_on_full_disk(400).await;
+    let mut acknowledged = 0.0;
+    let refused = loop {
+        let changed = gateway.set(acknowledged + 0.001).await;
+        if changed.status() != 200 {
+            break changed;
+        }
+        acknowledged += 0.001;
+    };
+    problem(refused, 503, "store").await;
+    assert_eq!(gateway.variant("alice").await, "async", "traffic goes on");
+    let rolled_back: Value = gateway.act("rollback", json!({})).await.json().await.unwrap();
+    assert_eq!(rolled_back["saved"], false);
+
+    gateway.make_room().await;
+    eventually("the store is well again", || async { problems(&gateway).await == "[]" }).await;
+    gateway.kill().await;
+    let gateway = site.start().await;
+    let flag = gateway.flag().await;
+    assert_eq!(flag["phase"], "rolled_back");
+    assert!((flag["resume_percentage"].as_f64().unwrap() - acknowledged).abs() < 1e-9, "{flag} after {acknowledged}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_deleted_under_the_gateway_is_noticed() {
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address());
+    let gateway = site.start().await;
+    let aside = site.path().join("aside.db");
+    std::fs::rename(site.path().join("tidegate.db"), &aside).unwrap();
+    eventually("it is told", || async { problems(&gateway).await.contains("was removed or replaced while in use") })
+        .await;
+    problem(gateway.set(50.0).await, 503, "store").await;
+    std::fs::rename(aside, site.path().join("tidegate.db")).unwrap();
+    assert_eq!(gateway.set(50.0).await.status(), 200);
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_survives_being_killed() {
     let (stable, canary) = (Upstream::start().await, Upstream::start().await);
     let site = Site::with_servers(stable.address(), canary.address());
