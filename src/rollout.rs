@@ -432,9 +432,11 @@ impl Rollouts {
             let Some(record) = self.book().unsaved.front().cloned() else { return Ok(()) };
             let saved = self.store.save(&record).await;
             let mut book = self.book();
+            if saved.is_ok() {
+                book.unsaved.pop_front();
+            }
             self.note_store_health(&mut book, saved.as_ref().err());
             saved?;
-            book.unsaved.pop_front();
         }
     }
 
@@ -444,6 +446,8 @@ impl Rollouts {
             (None, Some(problem)) => {
                 warn!(%problem, "the store fails; traffic and rollbacks go on, other changes are refused");
             }
+            // It is not well before what waited is written.
+            (Some(_), None) if !book.unsaved.is_empty() => return,
             (Some(_), None) => info!("the store takes writes again"),
             _ => {}
         }

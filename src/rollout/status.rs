@@ -54,9 +54,10 @@ impl Rollouts {
             book.bad_files.iter().map(|problem| format!("bad flag file, so {in_force}: {problem}")).collect();
         if let Some(error) = &book.store_error {
             problems.push(format!("the store fails, so changes other than rollbacks are refused: {error}"));
-        }
-        if !book.unsaved.is_empty() {
-            problems.push(format!("{} changes are in force but not in the store yet", book.unsaved.len()));
+            // With a store that works, what waits is written within moments.
+            if !book.unsaved.is_empty() {
+                problems.push(format!("{} changes are in force but not in the store yet", book.unsaved.len()));
+            }
         }
         problems
     }

@@ -258,7 +258,7 @@ pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> 
 
 /// Asserts that `response` is a problem document of this status and kind, and gives its detail.
 pub(crate) async fn problem(response: Response, status: u16, kind: &str) -> String {
-    assert_eq!(response.status().as_u16(), status);
+    assert_eq!(response.status().as_u16(), status, "{response:?}");
     assert_eq!(header(response.headers(), CONTENT_TYPE.as_str()), Some("application/problem+json"));
     let problem: Value = response.json().await.unwrap();
     assert_eq!(problem["type"], format!("urn:tidegate:problem:{kind}"));

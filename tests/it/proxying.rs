@@ -158,7 +158,8 @@ async fn exchange(address: &str, kind: &str, status: u16) -> (f64, f64) {
 
 #[tokio::test]
 async fn a_backend_that_fails_is_told_as_such_and_charged_once() {
-    assert_eq!(exchange(&nobody().await, "upstream-connect", 502).await, (1.0, 0.0));
+    let (address, _bound) = nobody();
+    assert_eq!(exchange(&address, "upstream-connect", 502).await, (1.0, 0.0));
     let silent = RawUpstream::start(None).await;
     assert_eq!(exchange(silent.address(), "upstream-timeout", 504).await, (1.0, 0.0));
     let garbage = RawUpstream::start(Some(b"what?\r\n\r\n")).await;
