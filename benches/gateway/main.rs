@@ -21,6 +21,10 @@ use tokio::process::{Child, Command};
 
 use crate::load::{Measured, median};
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const DEFAULT_ROUNDS: usize = 5;
 const DEFAULT_CONNECTIONS: usize = 64;
 const DEFAULT_REQUESTS: usize = 100_000;
