@@ -1,7 +1,7 @@
 //! A flag, the rollout it is in, and the decision that follows from both.
 //!
 //! Everything here is pure: no I/O, no clock, no serde. The file is read elsewhere and becomes a [`Flag`] once, at load;
-//! [`evaluate`] then decides without allocating.
+//! [`evaluate()`] then decides without allocating.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod beta;
