@@ -85,7 +85,7 @@ async fn no_request_fails_while_the_file_is_rewritten() {
     for worker in 0..4 {
         let (gateway, done) = (Arc::clone(&gateway), Arc::clone(&done));
         load.spawn(async move {
-            let mut sent = 0;
+            let mut sent = 0_u32;
             while !done.load(Ordering::SeqCst) {
                 let response = gateway.get("/api/v1/x", &format!("user-{worker}-{sent}")).send().await.unwrap();
                 assert_eq!(response.status(), 200);
@@ -112,8 +112,12 @@ async fn no_request_fails_while_the_file_is_rewritten() {
     fs::write(site.flag_file(), flag_text(77.0)).unwrap();
     at_percentage(&gateway, 77.0).await;
     done.store(true, Ordering::SeqCst);
-    let sent: usize = load.join_all().await.into_iter().sum();
+    let sent: u32 = load.join_all().await.into_iter().sum();
     assert!(sent > 0);
+    let counted = || async {
+        gateway.outcomes("sync", "success").await + gateway.outcomes("async", "success").await == f64::from(sent)
+    };
+    eventually("each is charged once, through every generation", counted).await;
 }
 
 #[tokio::test]
