@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::flag::{Arm, Bucketer, Flag, FlagKey, FlagSet, Generation, HashVersion, Percentage, Rollout, evaluate};
 use tidegate::flag_store::FlagStore;
 use tidegate::outcome::{Failure, Outcome};
-use tidegate::recorder::{RecordedFlag, RecordedFlagStore, Recorder};
+use tidegate::recorder::{RecordedFlag, RecordedFlagStore, Recorder, Unit};
 
 fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
     let flag = Arc::new(Flag {
@@ -47,8 +47,13 @@ fn decision(criterion: &mut Criterion) {
     let (store, key) = store(&recorder);
     let entry = decide(&store, &key, "user-1");
     let charge = |entry: &RecordedFlag| {
-        entry.attached.charge(Arm::Canary, Outcome::Success, Duration::from_micros(1234));
-        entry.attached.charge(Arm::Stable, Outcome::Failure(Failure::Status), Duration::from_secs(3));
+        entry.attached.charge(Arm::Canary, Some(Unit::from_hash(7)), Outcome::Success, Duration::from_micros(1234));
+        entry.attached.charge(
+            Arm::Stable,
+            Some(Unit::from_hash(8)),
+            Outcome::Failure(Failure::Status),
+            Duration::from_secs(3),
+        );
     };
     let allocations = measure(|| {
         drop(decide(&store, &key, "user-42"));

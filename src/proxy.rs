@@ -10,6 +10,7 @@ mod route;
 mod upstream;
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,14 +25,14 @@ use tracing::{debug, warn};
 
 use crate::api::Problem;
 use crate::clock;
-use crate::flag::{Evaluation, evaluate};
+use crate::flag::{Evaluation, Reason, evaluate};
 use crate::outcome::classify;
 use crate::proxy::context::{Context, Decision};
 use crate::proxy::failure::{answer, trouble};
 use crate::proxy::identity::{Identity, client_ip};
 use crate::proxy::route::RouteTable;
 use crate::proxy::upstream::{Upstream, Upstreams};
-use crate::recorder::RecordedFlagStore;
+use crate::recorder::{RecordedFlagStore, Unit};
 
 pub use crate::proxy::context::InFlight;
 pub use crate::proxy::identity::{Anonymous, IdentityConfig, Source};
@@ -115,9 +116,10 @@ impl Gateway {
                     };
                     let identified = self.identity.identify(request, context.client_is_trusted);
                     let evaluation = evaluate(&entry.flag, &entry.rollout, identified.key());
+                    let unit = identified.key().filter(|_| evaluation.reason == Reason::Percentage).map(unit);
                     context.new_anonymous = identified.into_new_cookie();
                     context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
-                    context.decision = Some(Decision { entry: Arc::clone(entry), evaluation });
+                    context.decision = Some(Decision { entry: Arc::clone(entry), evaluation, unit });
                     return Ok(());
                 }
             }
@@ -250,6 +252,14 @@ impl Gateway {
         }
         response.insert_header(REQUEST_ID_HEADER, context.request_id())
     }
+}
+
+/// The user as the comparison of the arms knows them. The hash is another than the bucket's, or the users of a small
+/// canary, who are neighbours in theirs, would be hard to tell apart.
+fn unit(targeting_key: &str) -> Unit {
+    let mut hasher = DefaultHasher::new();
+    targeting_key.hash(&mut hasher);
+    Unit::from_hash(hasher.finish())
 }
 
 /// Answers a request that goes to no upstream, and keeps the connection.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::flag::Evaluation;
 use crate::outcome::{Excuse, Outcome};
 use crate::proxy::upstream::Upstream;
-use crate::recorder::RecordedFlag;
+use crate::recorder::{RecordedFlag, Unit};
 
 /// The longest request id that is taken over from a trusted proxy.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -53,6 +53,8 @@ impl InFlight {
 pub(crate) struct Decision {
     pub(crate) entry: Arc<RecordedFlag>,
     pub(crate) evaluation: Evaluation,
+    /// Whose request it is, if it is one by which the arms are compared.
+    pub(crate) unit: Option<Unit>,
 }
 
 /// What one request carries from phase to phase.
@@ -128,7 +130,7 @@ impl Context {
         self.settled = true;
         let Some(decision) = &self.decision else { return };
         let duration = now.duration_since(self.started);
-        decision.entry.attached.charge(decision.evaluation.arm, outcome, duration);
+        decision.entry.attached.charge(decision.evaluation.arm, decision.unit, outcome, duration);
         decision.log(self.request_id_text(), outcome.as_str(), duration.as_secs_f64() * 1000.0);
     }
 }
