@@ -28,7 +28,7 @@ fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
         beta: (0..1000).map(|number| format!("beta-{number}")).collect(),
     });
     let rollout = Rollout::begin(&flag, Generation::FIRST);
-    let attached = recorder.open(&flag, rollout.generation);
+    let attached = recorder.open(&flag);
     let key = flag.key.clone();
     let entry = Arc::new(RecordedFlag { flag, rollout, attached });
     (FlagStore::new(FlagSet::from_iter([entry])), key)

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use http::uri::Authority;
 
 use crate::backend::{Fault, Mode};
 use crate::cli::client::Client;
@@ -135,7 +136,7 @@ struct CheckArgs {
 #[derive(Debug, Args)]
 struct AdminArgs {
     /// The gateway's admin API.
-    #[arg(long, env = "TIDEGATE_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    #[arg(long, env = "TIDEGATE_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:8081", value_parser = url)]
     admin: String,
     /// Print JSON, as the admin API gives it.
     #[arg(long)]
@@ -214,6 +215,16 @@ struct HistoryArgs {
     limit: u32,
     #[command(flatten)]
     admin: AdminArgs,
+}
+
+/// The URL of an admin API.
+fn url(text: &str) -> Result<String, &'static str> {
+    let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    if authority.is_some_and(|authority| authority.parse::<Authority>().is_ok()) {
+        Ok(text.to_owned())
+    } else {
+        Err("write it like http://127.0.0.1:8081")
+    }
 }
 
 /// Does what the command line says.

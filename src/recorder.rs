@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::flag::{Arm, BackendName, Entry, Flag, FlagKey, FlagSet, Generation};
+use crate::flag::{Arm, BackendName, Entry, Flag, FlagKey, FlagSet};
 use crate::flag_store::FlagStore;
 use crate::outcome::{LATENCY_BUCKETS, LatencyHistogram, Outcome, Tally, latency_bucket};
 use crate::recorder::units::Units;
@@ -35,7 +35,6 @@ pub type RecordedFlagStore = FlagStore<Arc<Ledger>>;
 #[derive(Debug)]
 pub struct Ledger {
     flag: FlagKey,
-    generation: Generation,
     stable: Account,
     canary: Account,
     units: Units,
@@ -90,12 +89,6 @@ impl Ledger {
     pub fn counts(&self, arm: Arm) -> (u64, u64) {
         let (successes, failures) = self.account(arm).sum(|shard| (&shard.successes, &shard.failures));
         (successes + failures, failures)
-    }
-
-    /// The generation whose outcomes these are.
-    #[must_use]
-    pub fn generation(&self) -> Generation {
-        self.generation
     }
 
     fn account(&self, arm: Arm) -> &Account {
@@ -233,11 +226,10 @@ impl Recorder {
         Self { shards: processors.min(MAX_SHARDS), books: Mutex::default() }
     }
 
-    /// A new ledger for `flag` in `generation`.
-    pub fn open(&self, flag: &Flag, generation: Generation) -> Arc<Ledger> {
+    /// A new ledger for another generation of `flag`.
+    pub fn open(&self, flag: &Flag) -> Arc<Ledger> {
         let ledger = Arc::new(Ledger {
             flag: flag.key.clone(),
-            generation,
             stable: Account::new(&flag.stable, self.shards),
             canary: Account::new(&flag.canary, self.shards),
             units: Units::default(),
@@ -270,12 +262,13 @@ impl Books {
     /// Closes the ledgers that neither the flag set nor a request under way holds: nothing can be charged to them.
     fn close_abandoned(&mut self) {
         let closed = &mut self.closed;
-        self.open.retain(|ledger| {
-            let held = Arc::strong_count(ledger) > 1;
-            if !held {
+        self.open.retain_mut(|ledger| {
+            // `get_mut`, not `strong_count`: it also makes visible what the last holder charged.
+            let abandoned = Arc::get_mut(ledger).is_some();
+            if abandoned {
                 ledger.add_to(closed);
             }
-            held
+            !abandoned
         });
     }
 }
@@ -315,8 +308,8 @@ mod tests {
         const THREADS: u64 = 8;
         const EACH: u64 = 10_000;
         let recorder = Recorder::new();
-        for generation in 1..=3 {
-            let ledger = recorder.open(&flag(), Generation::new(generation));
+        for _generation in 1..=3 {
+            let ledger = recorder.open(&flag());
             thread::scope(|scope| {
                 for _ in 0..THREADS {
                     scope.spawn(|| {

@@ -146,6 +146,7 @@ impl Rollouts {
             }
             None => (Rollout::begin(&flag, Generation::FIRST), vec!["release"]),
         };
+        let rollout = if actions.is_empty() { rollout } else { book.after_reserved(&flag.key, rollout) };
         let rollback = latched.filter(|_| rollout.phase == Phase::RolledBack);
         if !actions.is_empty() {
             let after = StoredRollout { flag: flag.key.clone(), rollout: rollout.clone(), rollback: rollback.clone() };
@@ -159,7 +160,7 @@ impl Rollouts {
             (Some(entry), Some(live)) if entry.rollout.generation == rollout.generation => {
                 (Arc::clone(&entry.attached), Live { definition, ..live })
             }
-            _ => (self.recorder.open(&flag, rollout.generation), Live::new(definition, rollback)),
+            _ => (self.recorder.open(&flag), Live::new(definition, rollback)),
         };
         book.live.insert(flag.key.clone(), live);
         Arc::new(RecordedFlag { flag, rollout, attached })
@@ -188,8 +189,12 @@ impl Rollouts {
         let Some(record) = self.prepare(key, &request)? else { return Ok(Saved::Yes) };
         let stored = self.store.save(&record).await;
         let mut book = self.book();
-        book.reserved = None;
         self.note_store_health(&mut book, stored.as_ref().err());
+        if let Err(StoreError::Timeout) = stored {
+            // It may still be written: what is in force has to be written over it.
+            self.reassert(&mut book, key, &request.actor);
+        }
+        book.reserved = None;
         stored?;
         let overtaken = match self.flags.load().get(key) {
             Some(entry) => entry.rollout.generation >= record.after.rollout.generation,
@@ -223,6 +228,21 @@ impl Rollouts {
         Ok(Some(record(after, Some(before), command.action().to_owned(), actor, reason.clone())))
     }
 
+    /// Gives the state in force a newer generation than the change that may or may not have been stored, and queues it.
+    fn reassert(&self, book: &mut Book, key: &FlagKey, actor: &str) {
+        let set = self.flags.load();
+        let Some(before) = set.get(key).map(|entry| &entry.rollout) else { return };
+        let rollout = book.after_reserved(key, before.clone());
+        let rollback = book.live.get(key).and_then(|live| live.rollback.clone());
+        let after = StoredRollout { flag: key.clone(), rollout, rollback };
+        let reason =
+            Some("the store did not say in time whether it kept a change; this is what is in force".to_owned());
+        let record = record(after, Some(before), "reassert".to_owned(), actor, reason);
+        self.put_in_force(book, &record);
+        book.unsaved.push_back(record);
+        self.unsaved.notify_one();
+    }
+
     fn roll_back_by_hand(&self, key: &FlagKey, request: Request) -> Result<(), ChangeError> {
         let mut book = self.book();
         let set = self.flags.load();
@@ -246,10 +266,7 @@ impl Rollouts {
         reason: Option<String>,
     ) {
         let key = &entry.flag.key;
-        let mut rollout = entry.rollout.roll_back();
-        if let Some((_, reserved)) = book.reserved.as_ref().filter(|(flag, _)| flag == key) {
-            rollout.generation = rollout.generation.max(reserved.next());
-        }
+        let rollout = book.after_reserved(key, entry.rollout.roll_back());
         let counts = canary_counts(entry);
         let rollback = Rollback {
             at: now_text(),
@@ -273,7 +290,7 @@ impl Rollouts {
         self.flags.update(|set| {
             let Some(entry) = set.get(key) else { return (None, ()) };
             let flag = Arc::clone(&entry.flag);
-            let attached = self.recorder.open(&flag, rollout.generation);
+            let attached = self.recorder.open(&flag);
             (Some(set.with(RecordedFlag { flag, rollout: rollout.clone(), attached })), ())
         });
         if let Some(live) = book.live.get_mut(key) {

@@ -1,6 +1,5 @@
 //! From a flag file's text to its [`Definition`].
 
-use std::fs;
 use std::path::Path;
 
 use crate::diagnostic::{Diagnostic, Place};
@@ -8,7 +7,7 @@ use crate::document::{Document, Placed, Problems, Section, boolean, number, pars
 use crate::flag::{
     BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
 };
-use crate::flag_file::{Definition, Expectations};
+use crate::flag_file::{Definition, Expectations, read_text};
 use crate::judge::{Guard, Rate};
 
 pub(crate) fn parse(path: &Path, text: String, expected: &Expectations) -> Result<Definition, Vec<Diagnostic>> {
@@ -27,8 +26,17 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<D
     let owner = file.or("owner", string, String::new());
     let enabled = file.or("enabled", boolean, true);
     let release = file.required("release", "\"2026-11-21.1\"", string);
+    if let Some(Placed { value, place }) = release.as_ref().filter(|release| release.value.trim().is_empty()) {
+        file.problems().report(place, format!("`release`: \"{value}\" names nothing"));
+    }
     let stable = arm(&mut file, "stable", "\"sync\"", expected);
     let canary = arm(&mut file, "canary", "\"async\"", expected);
+    if let (Some(stable), Some(canary)) = (&stable, &canary)
+        && stable == canary
+    {
+        let message = "`stable` and `canary` are the same backend; to try Tidegate on one service, name it twice";
+        file.problems().report(file.place(), message);
+    }
     let percentage = percentage(&mut file);
     let salt = file.optional("salt", string);
     let hash = file.or("hash", parsed, HashVersion::default());
@@ -114,7 +122,7 @@ fn read_users(flag_file: &Path, users_file: &Placed<String>, problems: &Problems
         return None;
     }
     let path = flag_file.with_file_name(name);
-    let text = match fs::read_to_string(&path) {
+    let text = match read_text(&path) {
         Ok(text) => text,
         Err(error) => {
             problems.report(&users_file.place, format!("`beta.users_file`: cannot read {}: {error}", path.display()));

@@ -34,6 +34,17 @@ impl InFlight {
         self.count.load(Ordering::SeqCst)
     }
 
+    /// Has every answer from now on close its connection, so that clients go elsewhere of their own accord.
+    pub fn discourage(&self) {
+        // SeqCst: see `none`.
+        self.awaited.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_awaited(&self) -> bool {
+        // Relaxed: an answer that misses it keeps its connection a little longer.
+        self.awaited.load(Ordering::Relaxed)
+    }
+
     /// Returns once there are none.
     pub async fn none(&self) {
         // SeqCst here and at the end of a request: either that request sees that it is awaited, or we see it gone.
@@ -67,6 +78,8 @@ pub struct Context {
     in_flight: Arc<InFlight>,
     settled: bool,
     pub(crate) client_is_trusted: bool,
+    /// The backend waited in vain for the rest of the request.
+    pub(crate) client_stalled: bool,
     pub(crate) decision: Option<Decision>,
     pub(crate) upstream: Option<Arc<Upstream>>,
     pub(crate) upstream_status: Option<u16>,
@@ -93,6 +106,7 @@ impl Context {
             in_flight: Arc::clone(in_flight),
             settled: false,
             client_is_trusted: false,
+            client_stalled: false,
             decision: None,
             upstream: None,
             upstream_status: None,
@@ -108,7 +122,7 @@ impl Context {
             None => {
                 let mut buffer = Uuid::encode_buffer();
                 // A UUID is printable ASCII, which is what a header value may hold.
-                HeaderValue::from_str(Uuid::now_v7().hyphenated().encode_lower(&mut buffer))
+                HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut buffer))
                     .unwrap_or(HeaderValue::from_static("unknown"))
             }
         };

@@ -85,6 +85,7 @@ async fn what_is_refused_says_why_and_what_to_do() {
     assert!(cli(&["set", FLAG, "101"], 2).await.contains("a percentage is a number from 0 to 100"));
     assert!(cli(&["set", FLAG, "0.0001"], 2).await.contains("steps of 0.001"));
     assert!(cli(&["set", "Not_A_Key", "1"], 2).await.contains("a name is 1 to 63 of a-z, 0-9 and `-`"));
+    assert!(cli(&["status", "--admin", "localhost:8081"], 2).await.contains("write it like http://127.0.0.1:8081"));
     assert!(cli(&["stauts"], 2).await.contains("status"));
 
     gateway.kill().await;
