@@ -3,6 +3,7 @@
 //! Loading is all or nothing. What comes out is a complete, checked set, or every problem in it.
 
 mod parse;
+mod rules;
 mod watch;
 
 use std::ffi::OsStr;

@@ -3,6 +3,7 @@
 //! A request is routed, identified and decided once, in `request_filter`, on one snapshot of the flags. What was decided
 //! goes with it, so that a reload in the middle of it changes nothing, and its outcome is charged where it was decided.
 
+mod attributes;
 mod context;
 mod failure;
 mod identity;
@@ -24,8 +25,9 @@ use tracing::{debug, warn};
 
 use crate::api::Problem;
 use crate::clock;
-use crate::flag::{Evaluation, evaluate};
+use crate::flag::{Evaluation, EvaluationContext, Moment, evaluate};
 use crate::outcome::classify;
+use crate::proxy::attributes::ProxiedRequest;
 use crate::proxy::context::{Context, Decision};
 use crate::proxy::failure::{answer, trouble};
 use crate::proxy::identity::{Identity, client_ip};
@@ -114,7 +116,18 @@ impl Gateway {
                         continue;
                     };
                     let identified = self.identity.identify(request, context.client_is_trusted);
-                    let evaluation = evaluate(&entry.flag, &entry.rollout, identified.key());
+                    let asked = EvaluationContext {
+                        targeting_key: identified.key(),
+                        now: Moment::from_unix_millis(clock::wall().as_millisecond()),
+                        attributes: &ProxiedRequest {
+                            request,
+                            host,
+                            identity: &self.identity,
+                            peer: context.client,
+                            peer_is_trusted: context.client_is_trusted,
+                        },
+                    };
+                    let evaluation = evaluate(&entry.flag, &entry.rollout, &asked);
                     context.new_anonymous = identified.into_new_cookie();
                     context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
                     context.decision = Some(Decision { entry: Arc::clone(entry), evaluation });
@@ -141,7 +154,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora_error::Result<bool> {
-        context.client_is_trusted = self.identity.trusts(client_ip(session.client_addr()));
+        context.client = client_ip(session.client_addr());
+        context.client_is_trusted = self.identity.trusts(context.client);
         let request = session.req_header();
         context.take_request_id(request.headers.get(REQUEST_ID_HEADER));
         match self.decide(request, context) {

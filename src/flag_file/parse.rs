@@ -8,6 +8,7 @@ use crate::document::{Document, Placed, Problems, Section, boolean, number, pars
 use crate::flag::{
     BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
 };
+use crate::flag_file::rules::{Drawing, rules};
 use crate::flag_file::{Definition, Expectations};
 use crate::judge::{Guard, Rate};
 
@@ -34,16 +35,16 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<D
     let hash = file.or("hash", parsed, HashVersion::default());
     let beta = file.section("beta").and_then(|section| beta(path, section));
     let guard = file.section("guard").map_or_else(Guard::default, guard);
-    for later in ["rules", "ramp", "shadow"] {
+    let salt = salt.map(|salt| salt.value).or_else(|| key.as_ref().map(FlagKey::to_string)).unwrap_or_default();
+    let rules = rules(&mut file, Drawing { hash, salt: &salt });
+    for later in ["ramp", "shadow"] {
         file.not_supported_yet(later);
     }
     file.finish();
 
-    let key = key?;
-    let salt = salt.map_or_else(|| key.to_string(), |salt| salt.value);
     let flag = Flag {
         bucketer: Bucketer::new(hash, &salt),
-        key,
+        key: key?,
         description,
         owner,
         enabled,
@@ -52,6 +53,7 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<D
         canary: canary?,
         percentage: percentage?,
         beta: beta.unwrap_or_default(),
+        rules,
     };
     Some(Definition { flag, guard, path: path.to_owned() })
 }

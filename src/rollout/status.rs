@@ -1,7 +1,8 @@
 //! The rollouts as people see them.
 
 use crate::api::{ArmStatus, Arms, Event, Evidence, Explanation, ExplanationStep, FlagStatus};
-use crate::flag::{Arm, FlagKey, Layer, Phase, Reason, Step, explain};
+use crate::clock;
+use crate::flag::{Arm, EvaluationContext, FlagKey, Layer, Moment, Phase, Step, explain};
 use crate::judge::Finding;
 use crate::recorder::RecordedFlag;
 use crate::rollout::book::Live;
@@ -113,10 +114,10 @@ pub(crate) fn evidence(finding: &Finding) -> Evidence {
 #[must_use]
 pub fn explanation(entry: &RecordedFlag, user: Option<&str>) -> Explanation {
     let (flag, rollout) = (&entry.flag, &entry.rollout);
-    let (steps, bucket) = explain(flag, rollout, user);
-    // The last layer always answers, so there always is a decision; stable is what a gateway would fall back to.
-    let decision = steps.last().and_then(|step| step.answer);
-    let (arm, reason) = decision.map_or((Arm::Stable, Reason::NoKey), |decision| (decision.arm, decision.reason));
+    let now = Moment::from_unix_millis(clock::wall().as_millisecond());
+    let derivation = explain(flag, rollout, &EvaluationContext::of_key(user, now));
+    let (arm, reason) = (derivation.evaluation.arm, derivation.evaluation.reason);
+    let bucket = derivation.bucket;
     let describe = |step: &Step| ExplanationStep {
         layer: step.layer.as_str().to_owned(),
         decided: step.answer.is_some(),
@@ -133,7 +134,7 @@ pub fn explanation(entry: &RecordedFlag, user: Option<&str>) -> Explanation {
         phase: rollout.phase_name().to_owned(),
         release: rollout.release.clone(),
         generation: rollout.generation.get(),
-        steps: steps.iter().map(describe).collect(),
+        steps: derivation.steps.iter().map(describe).collect(),
     }
 }
 
@@ -153,6 +154,8 @@ fn detail(entry: &RecordedFlag, step: &Step, user: Option<&str>, bucket: Option<
             (Some(user), false) => format!("`{user}` is not on the beta list"),
             (None, _) => "nobody to look for on the beta list".to_owned(),
         },
+        Layer::Rules if answered => "a rule matches".to_owned(),
+        Layer::Rules => "no rule matches".to_owned(),
         Layer::Percentage => {
             let owned = percentage.thousandths();
             match bucket {
