@@ -205,7 +205,7 @@ mod tests {
                 "flags/async-database.toml:1:1: `stable` is missing; add `stable = \"sync\"`",
                 "flags/async-database.toml:4:10: no backend is named `asink`; there are: sync, async",
                 "flags/async-database.toml:5:14: `percentage`: a percentage is a number from 0 to 100, not 101",
-                "flags/async-database.toml:6:8: `hash`: \"md5\": unknown hash; `flagd-v2` is the one there is",
+                "flags/async-database.toml:6:8: `hash`: \"md5\": unknown hash; there are `flagd-v2` and `flagd-v3`",
                 "flags/async-database.toml:12:1: unknown key `beta.user`; did you mean `users`?",
                 "flags/async-database.toml:11:14: `beta.users_file` is a file beside the flag file: write its name \
                  without a directory",
