@@ -162,6 +162,12 @@ impl<'d> Section<'d> {
         self.table.find(key).map(|(key, _)| key.place.clone())
     }
 
+    /// Where the value of `key` stands, if it is there.
+    #[must_use]
+    pub fn value_place(&self, key: &str) -> Option<&'d Place> {
+        self.table.get(key).map(|value| &value.place)
+    }
+
     /// Whether there is a table under `key`.
     #[must_use]
     pub fn holds_table(&self, key: &str) -> bool {

@@ -9,7 +9,7 @@ use crate::flag::{
     BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
 };
 use crate::flag_file::rules::{Drawing, rules};
-use crate::flag_file::{Definition, Expectations};
+use crate::flag_file::{Definition, Expectations, Lines};
 use crate::judge::{Guard, Rate};
 
 pub(crate) fn parse(path: &Path, text: String, expected: &Expectations) -> Result<Definition, Vec<Diagnostic>> {
@@ -24,6 +24,9 @@ pub(crate) fn parse(path: &Path, text: String, expected: &Expectations) -> Resul
 
 fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<Definition> {
     let key = key_of(path, &file);
+    let line = |section: &Section<'_>, key| section.value_place(key).map(Place::line);
+    let mut lines =
+        Lines { enabled: line(&file, "enabled"), percentage: line(&file, "percentage"), ..Lines::default() };
     let description = file.or("description", string, String::new());
     let owner = file.or("owner", string, String::new());
     let enabled = file.or("enabled", boolean, true);
@@ -33,7 +36,10 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<D
     let percentage = percentage(&mut file);
     let salt = file.optional("salt", string);
     let hash = file.or("hash", parsed, HashVersion::default());
-    let beta = file.section("beta").and_then(|section| beta(path, section));
+    let beta = file.section("beta").and_then(|section| {
+        (lines.users, lines.users_file) = (line(&section, "users"), line(&section, "users_file"));
+        beta(path, section)
+    });
     let guard = file.section("guard").map_or_else(Guard::default, guard);
     let salt = salt.map(|salt| salt.value).or_else(|| key.as_ref().map(FlagKey::to_string)).unwrap_or_default();
     let rules = rules(&mut file, Drawing { hash, salt: &salt });
@@ -55,7 +61,7 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<D
         beta: beta.unwrap_or_default(),
         rules,
     };
-    Some(Definition { flag, guard, path: path.to_owned() })
+    Some(Definition { flag, guard, path: path.to_owned(), lines })
 }
 
 fn key_of(path: &Path, file: &Section<'_>) -> Option<FlagKey> {
