@@ -4,12 +4,16 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use allocation_counter::measure;
 use criterion::{Criterion, criterion_group, criterion_main};
-use tidegate::flag::{Arm, Bucketer, Flag, FlagKey, FlagSet, Generation, HashVersion, Percentage, Rollout, evaluate};
+use tidegate::flag::{
+    Arm, Attribute, Attributes, Bucketer, Condition, EvaluationContext, Flag, FlagKey, FlagSet, Generation,
+    HashVersion, Moment, Percentage, Rollout, Rule, Rules, Test, TextTest, evaluate,
+};
 use tidegate::flag_store::FlagStore;
 use tidegate::outcome::{Failure, Outcome};
 use tidegate::recorder::{RecordedFlag, RecordedFlagStore, Recorder, Unit};
@@ -26,6 +30,7 @@ fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
         percentage: Percentage::from_percent(25.0).unwrap(),
         bucketer: Bucketer::new(HashVersion::FlagdV2, "async-database"),
         beta: (0..1000).map(|number| format!("beta-{number}")).collect(),
+        rules: Rules::default(),
     });
     let rollout = Rollout::begin(&flag, Generation::FIRST);
     let attached = recorder.open(&flag);
@@ -34,11 +39,80 @@ fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
     (FlagStore::new(FlagSet::from_iter([entry])), key)
 }
 
+/// A request whose text is decoded, put in lower case, searched and compared: whatever a rule can ask of it.
+#[derive(Debug)]
+struct Asked;
+
+impl Attributes for Asked {
+    fn header(&self, name: &str) -> Option<&str> {
+        (name == "x-app-version").then_some("v2.4.1+build.7")
+    }
+
+    fn cookie(&self, name: &str) -> Option<&str> {
+        (name == "plan").then_some("gold")
+    }
+
+    fn query(&self) -> Option<&str> {
+        Some("page=2&country=s%C3%A3o+tom%C3%A9")
+    }
+
+    fn path(&self) -> Option<&str> {
+        Some("/api/v1/parse-jd")
+    }
+
+    fn method(&self) -> Option<&str> {
+        Some("POST")
+    }
+
+    fn host(&self) -> Option<&str> {
+        Some("API.Example.com:8080")
+    }
+
+    fn client(&self) -> Option<IpAddr> {
+        Some([192, 0, 2, 7].into())
+    }
+}
+
+fn asked(user: &str) -> EvaluationContext<'_> {
+    EvaluationContext {
+        targeting_key: Some(user),
+        now: Moment::from_unix_millis(1_795_254_000_000),
+        attributes: &Asked,
+    }
+}
+
+/// Rules of every kind of condition, of which only the last condition of the last rule fails.
+fn rules(bucketer: Bucketer) -> Rules {
+    let text = |attribute, test| Condition { test: Test::Text(attribute, test), line: 0 };
+    let plain = |test| Condition { test, line: 0 };
+    let holding = || {
+        vec![
+            text(Attribute::Path, TextTest::Prefix("/api/".into())),
+            text(Attribute::Method, TextTest::In(["POST".into(), "PUT".into()].into())),
+            text(Attribute::Host, TextTest::Suffix(".example.com".into())),
+            text(Attribute::Header("x-app-version".into()), TextTest::Semver(">=2.3.0".parse().unwrap())),
+            text(Attribute::Cookie("plan".into()), TextTest::Equals("gold".into())),
+            text(Attribute::Query("country".into()), TextTest::Contains("são".into())),
+            text(Attribute::User, TextTest::Regex(r"^user-\d+$".parse().unwrap())),
+            plain(Test::Client(["10.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()].into())),
+            plain(Test::Percentage(Percentage::FULL, bucketer)),
+            plain(Test::After(Moment::from_unix_millis(0))),
+            plain(Test::Before(Moment::from_unix_millis(i64::MAX))),
+        ]
+    };
+    let failing = text(Attribute::Header("x-missing".into()), TextTest::Exists(true));
+    let any = plain(Test::Any(holding().into()));
+    let not = plain(Test::Not(Box::new(plain(Test::All(holding().into())))));
+    let all = holding().into_iter().chain([any, failing]).collect();
+    let rule = |when: Vec<Condition>| Rule { when: when.into(), serve: Arm::Canary, line: 0 };
+    Rules::from_iter([rule(vec![not]), rule(all)])
+}
+
 /// What the request path does between identity and upstream.
 fn decide(store: &RecordedFlagStore, key: &FlagKey, user: &str) -> Arc<RecordedFlag> {
     let flags = store.load();
     let entry = flags.get(key).expect("the flag is there");
-    black_box(evaluate(&entry.flag, &entry.rollout, Some(user)));
+    black_box(evaluate(&entry.flag, &entry.rollout, &asked(user)));
     Arc::clone(entry)
 }
 
@@ -55,7 +129,9 @@ fn decision(criterion: &mut Criterion) {
             Duration::from_secs(3),
         );
     };
+    let ruled = Flag { rules: rules(entry.flag.bucketer), ..Flag::clone(&entry.flag) };
     let allocations = measure(|| {
+        black_box(evaluate(&ruled, &entry.rollout, &asked("user-42")));
         drop(decide(&store, &key, "user-42"));
         drop(decide(&store, &key, "beta-7"));
         charge(&entry);
@@ -63,7 +139,10 @@ fn decision(criterion: &mut Criterion) {
     assert_eq!(allocations.count_total, 0, "the request path allocates for its decision");
 
     criterion.bench_function("evaluate", |bencher| {
-        bencher.iter(|| evaluate(&entry.flag, &entry.rollout, black_box(Some("user-42"))));
+        bencher.iter(|| evaluate(&entry.flag, &entry.rollout, &asked(black_box("user-42"))));
+    });
+    criterion.bench_function("evaluate, after two rules of 25 conditions", |bencher| {
+        bencher.iter(|| evaluate(&ruled, &entry.rollout, &asked(black_box("user-42"))));
     });
     criterion.bench_function("load, look up and evaluate", |bencher| {
         bencher.iter(|| decide(&store, &key, black_box("user-42")));

@@ -22,7 +22,7 @@ use crate::admin::problem::AdminError;
 use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, Readiness};
 use crate::flag::{FlagKey, Generation, Percentage};
 use crate::recorder::Recorder;
-use crate::rollout::{Command, Request, Rollouts, Saved};
+use crate::rollout::{AskedRequest, Command, Request, Rollouts, Saved};
 
 /// What a change holds at most. The longest thing in one is a reason.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -91,20 +91,15 @@ async fn flag(State(state): Shared, key: Result<Path<String>, PathRejection>) ->
     Ok(([(ETAG, etag(status.generation))], Json(status)).into_response())
 }
 
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExplainQuery {
-    user: Option<String>,
-}
-
 async fn explain(
     State(state): Shared,
     key: Result<Path<String>, PathRejection>,
-    query: Result<Query<ExplainQuery>, QueryRejection>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Json<Explanation>, AdminError> {
     let key = flag_key(&key?)?;
     let Query(query) = query?;
-    let explanation = state.rollouts.explain(&key, query.user.as_deref());
+    let asked = AskedRequest::from_parts(query).map_err(|error| AdminError::Invalid(error.to_string()))?;
+    let explanation = state.rollouts.explain(&key, &asked);
     explanation.map(Json).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
 }
 

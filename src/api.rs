@@ -136,7 +136,7 @@ pub struct Explanation {
     pub variant: String,
     /// `stable` or `canary`.
     pub arm: String,
-    /// Why: `BETA`, `PERCENTAGE`, `DISABLED`, `ROLLED_BACK` or `NO_KEY`.
+    /// Why: `BETA`, `RULE`, `PERCENTAGE`, `DISABLED`, `ROLLED_BACK` or `NO_KEY`.
     pub reason: String,
     /// The user's place in [0, 100 000).
     pub bucket: Option<u32>,
@@ -150,17 +150,55 @@ pub struct Explanation {
     pub generation: u64,
     /// Each layer that was asked, in order, up to the one that decided.
     pub steps: Vec<ExplanationStep>,
+    /// Each rule that was asked, up to the first that matches.
+    pub rules: Vec<RuleFinding>,
+    /// The moment that it was decided for, in RFC 3339.
+    pub at: String,
 }
 
 /// What one layer of a decision said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExplanationStep {
-    /// `enabled`, `rollback`, `beta` or `percentage`.
+    /// `enabled`, `rollback`, `beta`, `rules` or `percentage`.
     pub layer: String,
     /// Whether this layer decided.
     pub decided: bool,
     /// What it found, in words.
     pub detail: String,
+    /// The file that says so, if one does.
+    pub file: Option<String>,
+    /// The line in that file, from 1.
+    pub line: Option<usize>,
+}
+
+/// What was found of one rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleFinding {
+    /// Its place among the flag's rules, from 1.
+    pub rule: usize,
+    /// The line of the flag file that it begins on.
+    pub line: usize,
+    /// The arm that serves if it matches.
+    pub serve: String,
+    /// Whether it matches: all of its conditions hold.
+    pub matched: bool,
+    /// Each of its conditions.
+    pub conditions: Vec<ConditionFinding>,
+}
+
+/// What was found of one condition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConditionFinding {
+    /// The condition in words.
+    pub condition: String,
+    /// The line of the flag file that asks it.
+    pub line: usize,
+    /// What it was held against; `null` if that is missing, or if it is made of other conditions.
+    pub value: Option<String>,
+    /// Whether it holds.
+    pub held: bool,
+    /// The conditions that it is made of.
+    pub parts: Vec<ConditionFinding>,
 }
 
 /// One row of the audit trail.

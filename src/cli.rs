@@ -2,12 +2,13 @@
 
 mod check;
 mod client;
+mod explain;
 mod output;
 mod serve;
 mod show;
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -40,7 +41,9 @@ enum Command {
                             tidegate check flags/async-database.toml\n  tidegate check --config deploy/tidegate.toml")]
     Check(CheckArgs),
     /// Tell which backend would serve a user, and why.
-    #[command(after_help = "Example: tidegate explain async-database --user alice")]
+    #[command(after_help = "Examples:\n  tidegate explain async-database --user alice\n  \
+                            tidegate explain async-database --header x-app-version=2.3.1 --path /api/v1/parse-jd\n  \
+                            tidegate explain async-database --request head.txt --offline")]
     Explain(ExplainArgs),
     /// Show each flag: percentage, phase, both arms' requests and errors, and the evidence against the canary.
     Status(StatusArgs),
@@ -150,6 +153,33 @@ struct ExplainArgs {
     /// The targeting key to decide for; without it, the decision for a request without one.
     #[arg(long)]
     user: Option<String>,
+    /// A header of the request; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    header: Vec<String>,
+    /// The request's method; without it GET.
+    #[arg(long)]
+    method: Option<String>,
+    /// The request's path, with its query; without it /.
+    #[arg(long)]
+    path: Option<String>,
+    /// The host that the request names.
+    #[arg(long)]
+    host: Option<String>,
+    /// The client's address.
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
+    /// A file with the head of the request as it is sent: request line and headers; `-` is standard input. The other
+    /// options go over it.
+    #[arg(long, value_name = "FILE")]
+    request: Option<PathBuf>,
+    /// Ask the flag files instead of a gateway: the decision is that of a new rollout.
+    #[arg(long)]
+    offline: bool,
+    /// The directory of flag files; without it the one in the configuration.
+    #[arg(long, value_name = "DIR", requires = "offline")]
+    flags: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArg,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -237,7 +267,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::serve(args),
         Command::Backend(args) => serve::backend(args),
         Command::Check(args) => check::check(args),
-        Command::Explain(args) => show::explain(&Client::new(&args.admin), &args),
+        Command::Explain(args) => explain::explain(&args),
         Command::Status(args) => show::status(&Client::new(&args.admin), &args),
         Command::History(args) => show::history(&Client::new(&args.admin), &args),
         Command::Set(args) => show::set(&args),

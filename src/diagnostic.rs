@@ -74,6 +74,17 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+impl Place {
+    /// The line in its file, from 1; 0 if it is in none.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        match self {
+            Self::File(source, span) => line_and_column(&source.text, span.start).0,
+            Self::Path(_) | Self::Environment(_) => 0,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

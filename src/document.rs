@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostic, Place, Source};
 use crate::document::tree::{Data, Key, Table};
 
-pub use crate::document::read::{boolean, duration, integer, number, parsed, string, strings};
+pub use crate::document::read::{boolean, duration, integer, number, one_or_more, parsed, string, strings, timestamp};
 pub use crate::document::tree::Value;
 
 /// A parsed document.
@@ -30,6 +30,13 @@ pub struct Placed<T> {
     pub value: T,
     /// Where it stands.
     pub place: Place,
+}
+
+impl<T> Placed<T> {
+    /// The same place with what `convert` makes of the value.
+    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Placed<U> {
+        Placed { value: convert(self.value), place: self.place }
+    }
 }
 
 /// The problems found while reading; shared by all sections of a document.
@@ -142,6 +149,35 @@ impl<'d> Section<'d> {
     #[must_use]
     pub fn problems(&self) -> &'d Problems {
         self.problems
+    }
+
+    /// The keys that are there, in the order in which they stand.
+    pub fn keys(&self) -> impl Iterator<Item = &'d str> {
+        self.table.entries().iter().map(|(key, _)| key.text.as_str())
+    }
+
+    /// Where the key `key` stands, if it is there; it counts as asked for.
+    pub fn place_of(&mut self, key: &'static str) -> Option<Place> {
+        self.known.push(key);
+        self.table.find(key).map(|(key, _)| key.place.clone())
+    }
+
+    /// Where the value of `key` stands, if it is there.
+    #[must_use]
+    pub fn value_place(&self, key: &str) -> Option<&'d Place> {
+        self.table.get(key).map(|value| &value.place)
+    }
+
+    /// Whether there is a table under `key`.
+    #[must_use]
+    pub fn holds_table(&self, key: &str) -> bool {
+        matches!(self.table.get(key), Some(Value { data: Data::Table(_), .. }))
+    }
+
+    /// Whether there is an array under `key`, with nothing in it.
+    #[must_use]
+    pub fn holds_empty_array(&self, key: &str) -> bool {
+        matches!(self.table.get(key), Some(Value { data: Data::Array(values), .. }) if values.is_empty())
     }
 
     /// The value of `key`, if it is there and `read` understands it. What it does not understand is reported.

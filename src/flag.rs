@@ -6,18 +6,25 @@
 
 mod beta;
 mod bucket;
+mod context;
 mod evaluate;
 mod name;
 mod percentage;
 mod rollout;
+mod rule;
 mod set;
 
 pub use beta::BetaList;
 pub use bucket::{BUCKETS, Bucket, Bucketer, HashVersion, UnknownHash};
-pub use evaluate::{Arm, Evaluation, Layer, MAX_TARGETING_KEY_BYTES, Reason, Step, evaluate, explain};
+pub use context::{Attributes, EvaluationContext, MAX_TARGETING_KEY_BYTES, Moment, NoRequest, cookie_in};
+pub use evaluate::{Arm, Derivation, Evaluation, Layer, Reason, Step, evaluate, explain};
 pub use name::{BackendName, FlagKey, NameError};
 pub use percentage::{Percentage, PercentageError};
 pub use rollout::{Adoption, Generation, Phase, Refusal, Rollout};
+pub use rule::{
+    Attribute, Condition, ConditionTrace, Pattern, PatternError, Rule, RuleTrace, Rules, Test, TextTest, VersionRange,
+    VersionRangeError,
+};
 pub use set::{Entry, FlagSet};
 
 /// One canary decision as its file describes it.
@@ -45,6 +52,8 @@ pub struct Flag {
     pub bucketer: Bucketer,
     /// Targeting keys that are on canary whatever the percentage.
     pub beta: BetaList,
+    /// What serves an arm by other marks of the request, before the percentage is asked.
+    pub rules: Rules,
 }
 
 impl Flag {

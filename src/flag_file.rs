@@ -3,6 +3,7 @@
 //! Loading is all or nothing. What comes out is a complete, checked set, or every problem in it.
 
 mod parse;
+mod rules;
 mod watch;
 
 use std::ffi::OsStr;
@@ -33,6 +34,21 @@ pub struct Definition {
     pub guard: Guard,
     /// The file.
     pub path: PathBuf,
+    /// Where in the file what decides stands.
+    pub lines: Lines,
+}
+
+/// The lines of a flag file on which what decides stands, from 1. Rules keep their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// `enabled`, if it is there.
+    pub enabled: Option<usize>,
+    /// `percentage`.
+    pub percentage: Option<usize>,
+    /// `beta.users`, if it is there.
+    pub users: Option<usize>,
+    /// `beta.users_file`, if it is there.
+    pub users_file: Option<usize>,
 }
 
 /// What flag files are held against.

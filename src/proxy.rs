@@ -3,6 +3,7 @@
 //! A request is routed, identified and decided once, in `request_filter`, on one snapshot of the flags. What was decided
 //! goes with it, so that a reload in the middle of it changes nothing, and its outcome is charged where it was decided.
 
+mod attributes;
 mod context;
 mod failure;
 mod identity;
@@ -25,8 +26,9 @@ use tracing::{debug, warn};
 
 use crate::api::Problem;
 use crate::clock;
-use crate::flag::{Evaluation, Reason, evaluate};
+use crate::flag::{Evaluation, EvaluationContext, Moment, Reason, evaluate};
 use crate::outcome::{Trouble, classify};
+use crate::proxy::attributes::ProxiedRequest;
 use crate::proxy::context::{Context, Decision};
 use crate::proxy::failure::{answer, trouble};
 use crate::proxy::identity::{Identity, client_ip};
@@ -115,7 +117,18 @@ impl Gateway {
                         continue;
                     };
                     let identified = self.identity.identify(request, context.client_is_trusted);
-                    let evaluation = evaluate(&entry.flag, &entry.rollout, identified.key());
+                    let asked = EvaluationContext {
+                        targeting_key: identified.key(),
+                        now: Moment::from_unix_millis(clock::wall().as_millisecond()),
+                        attributes: &ProxiedRequest {
+                            request,
+                            host,
+                            identity: &self.identity,
+                            peer: context.client,
+                            peer_is_trusted: context.client_is_trusted,
+                        },
+                    };
+                    let evaluation = evaluate(&entry.flag, &entry.rollout, &asked);
                     let unit = identified.key().filter(|_| evaluation.reason == Reason::Percentage).map(unit);
                     context.new_anonymous = identified.into_new_cookie();
                     context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
@@ -143,7 +156,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora_error::Result<bool> {
-        context.client_is_trusted = self.identity.trusts(client_ip(session.client_addr()));
+        context.client = client_ip(session.client_addr());
+        context.client_is_trusted = self.identity.trusts(context.client);
         let request = session.req_header();
         context.take_request_id(request.headers.get(REQUEST_ID_HEADER));
         if request.version == Version::HTTP_11 && request.headers.get_all(HOST).iter().count() != 1 {

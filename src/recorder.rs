@@ -285,7 +285,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flag::{BetaList, Bucketer, HashVersion, Percentage};
+    use crate::flag::{BetaList, Bucketer, HashVersion, Percentage, Rules};
     use crate::outcome::{Excuse, Failure};
 
     fn flag() -> Flag {
@@ -300,6 +300,7 @@ mod tests {
             percentage: Percentage::ZERO,
             bucketer: Bucketer::new(HashVersion::FlagdV2, "salt"),
             beta: BetaList::default(),
+            rules: Rules::default(),
         }
     }
 

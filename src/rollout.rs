@@ -4,8 +4,10 @@
 //! acknowledged is ever lost. What protects users (a rollback, and what the flag files say) is put in force first and
 //! stored as soon as the store lets us: a store that is down can delay a record, never a rollback.
 
+mod asked;
 mod book;
 mod command;
+mod explanation;
 mod saving;
 mod status;
 
@@ -27,9 +29,10 @@ use crate::recorder::{RecordedFlag, RecordedFlagStore, Recorder};
 use crate::rollout::book::{Book, Live};
 use crate::store::{Record, Store, StoreError, StoredRollout, state_of};
 
+pub use crate::rollout::asked::{AskedError, AskedRequest};
 pub use crate::rollout::book::{Counters, ReloadResult};
 pub use crate::rollout::command::{ChangeError, Command, Request, Saved};
-pub use crate::rollout::status::explanation;
+pub use crate::rollout::explanation::explanation;
 
 /// How often the canaries are judged.
 pub const TICK: Duration = Duration::from_millis(100);

@@ -44,11 +44,9 @@ impl Client {
         self.answer(self.agent.get(self.url(&format!("/api/v1/flags/{key}"))).call())
     }
 
-    pub(crate) fn explain(&self, key: &FlagKey, user: Option<&str>) -> anyhow::Result<Explanation> {
-        let mut request = self.agent.get(self.url(&format!("/api/v1/flags/{key}/explain")));
-        if let Some(user) = user {
-            request = request.query("user", user);
-        }
+    pub(crate) fn explain(&self, key: &FlagKey, parts: &[(String, String)]) -> anyhow::Result<Explanation> {
+        let request = self.agent.get(self.url(&format!("/api/v1/flags/{key}/explain")));
+        let request = parts.iter().fold(request, |request, (part, value)| request.query(part, value));
         self.answer(request.call())
     }
 

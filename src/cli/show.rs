@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal as _};
 use std::thread;
 use std::time::Duration;
 
-use crate::api::{ArmStatus, Changed, Event, Explanation, FlagStatus};
+use crate::api::{ArmStatus, Changed, Event, FlagStatus};
 use crate::cli::client::Client;
 use crate::cli::output::{millis, print, print_json, share, table};
-use crate::cli::{ChangeArgs, ExplainArgs, HistoryArgs, SetArgs, StatusArgs};
+use crate::cli::{ChangeArgs, HistoryArgs, SetArgs, StatusArgs};
 use crate::flag::{FlagKey, Percentage};
 
 /// How often `status --watch` looks again.
@@ -16,35 +16,6 @@ const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Clears a terminal and goes to its top left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
-
-pub(crate) fn explain(client: &Client, args: &ExplainArgs) -> anyhow::Result<()> {
-    let explanation = client.explain(&args.flag, args.user.as_deref())?;
-    if client.json { print_json(&explanation) } else { print(&explanation_text(&explanation)) }
-}
-
-fn explanation_text(explanation: &Explanation) -> String {
-    let Explanation { user, variant, arm, reason, .. } = explanation;
-    let who = user.as_ref().map_or_else(|| "a request without a targeting key".to_owned(), |user| format!("`{user}`"));
-    let mut text = format!("{who} is served by {variant} ({arm}): {reason}\n");
-    let rows: Vec<_> = explanation
-        .steps
-        .iter()
-        .map(|step| {
-            let mark = if step.decided { "→" } else { " " };
-            vec![format!(" {mark}"), step.layer.clone(), step.detail.clone()]
-        })
-        .collect();
-    text.push_str(&table(&rows, 3));
-    if let Some(bucket) = explanation.bucket {
-        let _ = write!(text, "\nbucket {bucket} of 100000");
-    }
-    let _ = write!(
-        text,
-        "\nflag {}, release {}, {}, canary at {} %, generation {}",
-        explanation.flag, explanation.release, explanation.phase, explanation.percentage, explanation.generation
-    );
-    text
-}
 
 pub(crate) fn status(client: &Client, args: &StatusArgs) -> anyhow::Result<()> {
     if !args.watch {

@@ -5,8 +5,9 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
+use crate::document::Placed;
 use crate::document::tree::{self, Data, Value};
 
 /// The value's data, with what came from the environment read as TOML where that is possible.
@@ -94,6 +95,36 @@ pub fn strings(value: &Value) -> Result<Vec<String>, String> {
         Data::Array(values) => values.iter().map(string).collect(),
         other => wanted("an array of strings", other),
     }
+}
+
+/// A string, or an array of at least one, each with its place.
+///
+/// # Errors
+///
+/// If it or one of its members is something else, or there is none.
+pub fn one_or_more(value: &Value) -> Result<Vec<Placed<String>>, String> {
+    let placed = |value: &Value| Ok(Placed { value: string(value)?, place: value.place.clone() });
+    match typed(value).as_ref() {
+        Data::String(_) => Ok(vec![placed(value)?]),
+        Data::Array(values) if values.is_empty() => Err("wants at least one string".to_owned()),
+        Data::Array(values) => values.iter().map(placed).collect(),
+        other => wanted("a string or an array of strings", other),
+    }
+}
+
+/// A moment, as a date of TOML or as a string.
+///
+/// # Errors
+///
+/// If it is something else, or does not say how far from UTC it is meant.
+pub fn timestamp(value: &Value) -> Result<Timestamp, String> {
+    let text = match &value.data {
+        Data::String(text) | Data::Text(text) | Data::Datetime(text) => text,
+        other => return wanted("a moment such as 2026-12-01T08:00:00Z", other),
+    };
+    text.parse().map_err(|_| {
+        format!("{text} is no moment; write date, time and offset as RFC 3339 has them: 2026-12-01T08:00:00Z")
+    })
 }
 
 /// A string that reads as a `T`.

@@ -24,7 +24,8 @@ pub(crate) enum Data {
     Integer(i64),
     Float(f64),
     Boolean(bool),
-    Datetime,
+    /// A date or a time, as it is written.
+    Datetime(String),
     Array(Vec<Value>),
     Table(Table),
     /// A scalar from the environment: what it is depends on what is asked for.
@@ -39,7 +40,7 @@ impl Data {
             Self::Integer(_) => "an integer",
             Self::Float(_) => "a float",
             Self::Boolean(_) => "a boolean",
-            Self::Datetime => "a date",
+            Self::Datetime(_) => "a date",
             Self::Array(_) => "an array",
             Self::Table(_) => "a table",
         }
@@ -159,7 +160,7 @@ fn convert(value: &DeValue<'_>, span: Range<usize>, source: &Arc<Source>) -> Val
         },
         DeValue::Float(number) => Data::Float(number.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(truth) => Data::Boolean(*truth),
-        DeValue::Datetime(_) => Data::Datetime,
+        DeValue::Datetime(moment) => Data::Datetime(moment.to_string()),
         DeValue::Array(values) => {
             Data::Array(values.iter().map(|value| convert(value.get_ref(), value.span(), source)).collect())
         }

@@ -1,7 +1,6 @@
 //! Where a targeting key falls under a flag.
 //!
-//! The arithmetic is flagd's `fractional`, second version: the 32 bits of `MurmurHash3` over salt and key, scaled to the
-//! number of buckets by a multiplication and a shift instead of a remainder, which keeps the buckets equally likely.
+//! The arithmetic is flagd's `fractional`: the 32 bits of `MurmurHash3` over salt and key, scaled to the number of buckets by a multiplication and a shift instead of a remainder, which keeps the buckets equally likely.
 
 use std::str::FromStr;
 
@@ -31,21 +30,36 @@ pub enum HashVersion {
     /// `murmur3_x86_32(salt ++ targeting_key, seed 0)`.
     #[default]
     FlagdV2,
+    /// `murmur3_x86_32` with seed 0 over the deterministic CBOR (RFC 8949, section 4.2) of `[salt, targeting_key]`.
+    ///
+    /// Unlike the one before it tells where the salt ends: there, salt `a` and key `bc` are salt `ab` and key `c`.
+    FlagdV3,
+}
+
+impl HashVersion {
+    /// Every version, oldest first.
+    pub const ALL: [Self; 2] = [Self::FlagdV2, Self::FlagdV3];
+
+    /// As written in flag files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FlagdV2 => "flagd-v2",
+            Self::FlagdV3 => "flagd-v3",
+        }
+    }
 }
 
 /// A hash that no version of Tidegate knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("unknown hash; `flagd-v2` is the one there is")]
+#[error("unknown hash; there are `flagd-v2` and `flagd-v3`")]
 pub struct UnknownHash;
 
 impl FromStr for HashVersion {
     type Err = UnknownHash;
 
     fn from_str(name: &str) -> Result<Self, UnknownHash> {
-        match name {
-            "flagd-v2" => Ok(Self::FlagdV2),
-            _ => Err(UnknownHash),
-        }
+        Self::ALL.into_iter().find(|hash| hash.as_str() == name).ok_or(UnknownHash)
     }
 }
 
@@ -54,6 +68,7 @@ impl FromStr for HashVersion {
 /// The salt is hashed once, here; a key only goes on from there, so no text is put together for a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucketer {
+    hash: HashVersion,
     salted: Murmur3,
 }
 
@@ -61,13 +76,16 @@ impl Bucketer {
     /// A bucketer for `salt`, by default the flag's key.
     #[must_use]
     pub fn new(hash: HashVersion, salt: &str) -> Self {
+        let mut salted = Murmur3::default();
         match hash {
-            HashVersion::FlagdV2 => {
-                let mut salted = Murmur3::default();
-                salted.update(salt.as_bytes());
-                Self { salted }
+            HashVersion::FlagdV2 => {}
+            HashVersion::FlagdV3 => {
+                salted.push(CBOR_ARRAY_OF_TWO);
+                salted.cbor_text_head(salt.len());
             }
         }
+        salted.update(salt.as_bytes());
+        Self { hash, salted }
     }
 
     /// The bucket of `targeting_key`.
@@ -78,10 +96,20 @@ impl Bucketer {
 
     fn hash(&self, targeting_key: &str) -> u32 {
         let mut state = self.salted;
+        match self.hash {
+            HashVersion::FlagdV2 => {}
+            HashVersion::FlagdV3 => state.cbor_text_head(targeting_key.len()),
+        }
         state.update(targeting_key.as_bytes());
         state.finish()
     }
 }
+
+/// The first byte of a CBOR array of two (RFC 8949, section 3.1: major type 4).
+const CBOR_ARRAY_OF_TWO: u8 = 4 << 5 | 2;
+
+/// The major type of CBOR's texts.
+const CBOR_TEXT: u8 = 3 << 5;
 
 /// `MurmurHash3_x86_32` with seed 0, fed piece by piece.
 ///
@@ -98,9 +126,6 @@ struct Murmur3 {
 
 impl Murmur3 {
     fn update(&mut self, bytes: &[u8]) {
-        #[expect(clippy::cast_possible_truncation, reason = "the algorithm takes the length modulo 2^32")]
-        let length = bytes.len() as u32;
-        self.length = self.length.wrapping_add(length);
         let mut bytes = bytes;
         while self.pending_bytes > 0 {
             let Some((byte, rest)) = bytes.split_first() else { return };
@@ -111,12 +136,37 @@ impl Murmur3 {
         for block in blocks {
             self.block(u32::from_le_bytes(*block));
         }
+        // The algorithm takes the length modulo 2^32.
+        #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32")]
+        let in_blocks = (bytes.len() - rest.len()) as u32;
+        self.length = self.length.wrapping_add(in_blocks);
         for byte in rest {
             self.push(*byte);
         }
     }
 
+    /// The head of a CBOR text of `length` bytes, in its shortest form, as deterministic CBOR wants it.
+    fn cbor_text_head(&mut self, length: usize) {
+        match (u8::try_from(length), u16::try_from(length), u32::try_from(length)) {
+            (Ok(length @ ..=23), ..) => self.push(CBOR_TEXT | length),
+            (Ok(length), ..) => self.update(&[CBOR_TEXT | 24, length]),
+            (_, Ok(length), _) => {
+                self.push(CBOR_TEXT | 25);
+                self.update(&length.to_be_bytes());
+            }
+            (.., Ok(length)) => {
+                self.push(CBOR_TEXT | 26);
+                self.update(&length.to_be_bytes());
+            }
+            _ => {
+                self.push(CBOR_TEXT | 27);
+                self.update(&(length as u64).to_be_bytes());
+            }
+        }
+    }
+
     fn push(&mut self, byte: u8) {
+        self.length = self.length.wrapping_add(1);
         self.pending |= u32::from(byte) << (8 * self.pending_bytes);
         self.pending_bytes += 1;
         if self.pending_bytes == 4 {
@@ -162,6 +212,31 @@ mod tests {
         check("", "test", 0xba6b_d213);
         check("", "Hello, world!", 0xc036_3e43);
         check("", "The quick brown fox jumps over the lazy dog", 0x2e4f_f723);
+    }
+
+    #[test]
+    fn the_third_version_hashes_deterministic_cbor() {
+        let v3 = |salt: &str, key: &str| Bucketer::new(HashVersion::FlagdV3, salt).hash(key);
+        let bytes = b"\x82\x6echeckout-async\x67user-42";
+        let mut whole = Murmur3::default();
+        whole.update(bytes);
+        assert_eq!(whole.finish(), 2_262_842_273, "the design's own check");
+        assert_eq!(v3("checkout-async", "user-42"), 2_262_842_273);
+        assert_ne!(v3("a", "bc"), v3("ab", "c"));
+        // The lengths at which the head grows: RFC 8949, section 3.
+        for (length, head) in [
+            (0, &b"\x60"[..]),
+            (23, b"\x77"),
+            (24, b"\x78\x18"),
+            (255, b"\x78\xff"),
+            (256, b"\x79\x01\x00"),
+            (65_536, b"\x7a\0\x01\0\0"),
+        ] {
+            let key = "k".repeat(length);
+            let mut whole = Murmur3::default();
+            whole.update(&[b"\x82\x61s", head, key.as_bytes()].concat());
+            assert_eq!(v3("s", &key), whole.finish(), "a key of {length} bytes");
+        }
     }
 
     #[test]

@@ -3,13 +3,10 @@
 //! A decision asks its [`Layer`]s in order and takes the first answer. [`explain`] asks the very same functions and
 //! keeps what each said, so an explanation cannot differ from the decision that it explains.
 
-use crate::flag::Flag;
 use crate::flag::bucket::Bucket;
 use crate::flag::percentage::Percentage;
 use crate::flag::rollout::{Phase, Rollout};
-
-/// The longest targeting key, in bytes; a longer one counts as none.
-pub const MAX_TARGETING_KEY_BYTES: usize = 4096;
+use crate::flag::{EvaluationContext, Flag, RuleTrace};
 
 /// One side of a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +36,8 @@ impl Arm {
 pub enum Reason {
     /// The targeting key is on the beta list.
     Beta,
+    /// A rule matched.
+    Rule,
     /// The key's bucket was held against the percentage in force, either way.
     Percentage,
     /// The flag is switched off.
@@ -55,6 +54,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Beta => "BETA",
+            Self::Rule => "RULE",
             Self::Percentage => "PERCENTAGE",
             Self::Disabled => "DISABLED",
             Self::RolledBack => "ROLLED_BACK",
@@ -81,6 +81,8 @@ pub enum Layer {
     Latch,
     /// The beta list.
     Beta,
+    /// The rules, in their order.
+    Rules,
     /// The percentage in force. It always answers.
     Percentage,
 }
@@ -93,12 +95,13 @@ impl Layer {
             Self::Enabled => "enabled",
             Self::Latch => "rollback",
             Self::Beta => "beta",
+            Self::Rules => "rules",
             Self::Percentage => "percentage",
         }
     }
 }
 
-/// What one layer said to one targeting key.
+/// What one layer said to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// The layer that was asked.
@@ -107,39 +110,55 @@ pub struct Step {
     pub answer: Option<Evaluation>,
 }
 
-/// Decides `flag` in the state `rollout` for `targeting_key`. Total, and free of allocation.
-#[must_use]
-pub fn evaluate(flag: &Flag, rollout: &Rollout, targeting_key: Option<&str>) -> Evaluation {
-    let key = usable(targeting_key);
-    enabled(flag)
-        .or_else(|| latch(rollout))
-        .or_else(|| beta(flag, key))
-        .unwrap_or_else(|| percentage(flag, rollout, key))
+/// A decision with all that led to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Derivation {
+    /// The decision.
+    pub evaluation: Evaluation,
+    /// What each layer said until one decided; the last step is the decision.
+    pub steps: Vec<Step>,
+    /// How each rule was found, up to the first that matches; none if the rules were not asked.
+    pub rules: Vec<RuleTrace>,
+    /// The targeting key's bucket, if there is a usable key.
+    pub bucket: Option<Bucket>,
 }
 
-/// What each layer said until one decided; the last step is the decision. The bucket is there if there is a usable key.
+/// Decides `flag` in the state `rollout` for one request. Total, and free of allocation.
 #[must_use]
-pub fn explain(flag: &Flag, rollout: &Rollout, targeting_key: Option<&str>) -> (Vec<Step>, Option<Bucket>) {
-    let key = usable(targeting_key);
+pub fn evaluate(flag: &Flag, rollout: &Rollout, context: &EvaluationContext<'_>) -> Evaluation {
+    let context = context.usable();
+    enabled(flag)
+        .or_else(|| latch(rollout))
+        .or_else(|| beta(flag, &context))
+        .or_else(|| rules(flag, &context))
+        .unwrap_or_else(|| percentage(flag, rollout, &context))
+}
+
+/// The same decision, and all that led to it.
+#[must_use]
+pub fn explain(flag: &Flag, rollout: &Rollout, context: &EvaluationContext<'_>) -> Derivation {
+    let context = context.usable();
+    let last = percentage(flag, rollout, &context);
     let asked = [
         (Layer::Enabled, enabled(flag)),
         (Layer::Latch, latch(rollout)),
-        (Layer::Beta, beta(flag, key)),
-        (Layer::Percentage, Some(percentage(flag, rollout, key))),
+        (Layer::Beta, beta(flag, &context)),
+        (Layer::Rules, rules(flag, &context)),
+        (Layer::Percentage, Some(last)),
     ];
-    let mut steps = Vec::new();
-    for (layer, answer) in asked {
-        steps.push(Step { layer, answer });
-        if answer.is_some() {
-            break;
-        }
+    let decisive = asked.iter().position(|(_, answer)| answer.is_some());
+    let steps: Vec<_> = asked
+        .into_iter()
+        .take(decisive.map_or(0, |index| index + 1))
+        .map(|(layer, answer)| Step { layer, answer })
+        .collect();
+    let were_asked = steps.iter().any(|step| step.layer == Layer::Rules);
+    Derivation {
+        evaluation: steps.iter().find_map(|step| step.answer).unwrap_or(last),
+        rules: if were_asked { flag.rules.trace(&context) } else { Vec::new() },
+        bucket: context.targeting_key.map(|key| flag.bucketer.bucket(key)),
+        steps,
     }
-    (steps, key.map(|key| flag.bucketer.bucket(key)))
-}
-
-/// The key, unless it is empty or too long to be one.
-fn usable(targeting_key: Option<&str>) -> Option<&str> {
-    targeting_key.filter(|key| !key.is_empty() && key.len() <= MAX_TARGETING_KEY_BYTES)
 }
 
 fn enabled(flag: &Flag) -> Option<Evaluation> {
@@ -150,12 +169,17 @@ fn latch(rollout: &Rollout) -> Option<Evaluation> {
     (rollout.phase == Phase::RolledBack).then_some(Evaluation { arm: Arm::Stable, reason: Reason::RolledBack })
 }
 
-fn beta(flag: &Flag, key: Option<&str>) -> Option<Evaluation> {
-    key.filter(|key| flag.beta.contains(key)).map(|_| Evaluation { arm: Arm::Canary, reason: Reason::Beta })
+fn beta(flag: &Flag, context: &EvaluationContext<'_>) -> Option<Evaluation> {
+    let listed = context.targeting_key.is_some_and(|key| flag.beta.contains(key));
+    listed.then_some(Evaluation { arm: Arm::Canary, reason: Reason::Beta })
 }
 
-fn percentage(flag: &Flag, rollout: &Rollout, key: Option<&str>) -> Evaluation {
-    let (owned, reason) = match key {
+fn rules(flag: &Flag, context: &EvaluationContext<'_>) -> Option<Evaluation> {
+    flag.rules.first_match(context).map(|rule| Evaluation { arm: rule.serve, reason: Reason::Rule })
+}
+
+fn percentage(flag: &Flag, rollout: &Rollout, context: &EvaluationContext<'_>) -> Evaluation {
+    let (owned, reason) = match context.targeting_key {
         Some(key) => (rollout.percentage.owns(flag.bucketer.bucket(key)), Reason::Percentage),
         None => (rollout.percentage == Percentage::FULL, Reason::NoKey),
     };
@@ -168,7 +192,25 @@ mod tests {
 
     use super::*;
     use crate::flag::bucket::{Bucketer, HashVersion};
+    use crate::flag::context::{MAX_TARGETING_KEY_BYTES, Moment};
     use crate::flag::rollout::Generation;
+    use crate::flag::rule::{Attribute, Condition, Rule, Rules, Test, TextTest};
+
+    fn context(key: Option<&str>) -> EvaluationContext<'_> {
+        EvaluationContext::of_key(key, Moment::from_unix_millis(0))
+    }
+
+    fn rule(test: Test, serve: Arm) -> Rule {
+        Rule { when: [Condition { test, line: 0 }].into(), serve, line: 0 }
+    }
+
+    /// Everyone whose key begins with `vip-`, and stable for requests without a key.
+    fn some_rules() -> Rules {
+        let vip = Test::Text(Attribute::User, TextTest::Prefix("vip-".into()));
+        let nobody =
+            Test::Not(Box::new(Condition { test: Test::Text(Attribute::User, TextTest::Exists(true)), line: 0 }));
+        Rules::from_iter([rule(vip, Arm::Canary), rule(nobody, Arm::Stable)])
+    }
 
     fn flag(enabled: bool) -> Flag {
         Flag {
@@ -182,6 +224,7 @@ mod tests {
             percentage: Percentage::ZERO,
             bucketer: Bucketer::new(HashVersion::FlagdV2, "async-database"),
             beta: ["alice", "bob"].into_iter().collect(),
+            rules: Rules::default(),
         }
     }
 
@@ -194,7 +237,7 @@ mod tests {
 
     #[track_caller]
     fn check(enabled: bool, phase: Phase, percent: f64, key: Option<&str>, arm: Arm, reason: Reason) {
-        assert_eq!(evaluate(&flag(enabled), &rollout(phase, percent), key), Evaluation { arm, reason });
+        assert_eq!(evaluate(&flag(enabled), &rollout(phase, percent), &context(key)), Evaluation { arm, reason });
     }
 
     #[test]
@@ -205,6 +248,18 @@ mod tests {
         check(true, Phase::Manual, 0.0, Some("carol"), Arm::Stable, Reason::Percentage);
         check(true, Phase::Paused, 100.0, Some("carol"), Arm::Canary, Reason::Percentage);
         check(true, Phase::Promoted, 100.0, Some("carol"), Arm::Canary, Reason::Percentage);
+    }
+
+    #[test]
+    fn rules_come_after_the_beta_list_and_before_the_percentage() {
+        let flag = Flag { rules: some_rules(), ..flag(true) };
+        let at = |percent: f64, key| evaluate(&flag, &rollout(Phase::Manual, percent), &context(key));
+        assert_eq!(at(0.0, Some("vip-1")), Evaluation { arm: Arm::Canary, reason: Reason::Rule });
+        assert_eq!(at(100.0, None), Evaluation { arm: Arm::Stable, reason: Reason::Rule });
+        assert_eq!(at(0.0, Some("alice")), Evaluation { arm: Arm::Canary, reason: Reason::Beta });
+        assert_eq!(at(100.0, Some("carol")), Evaluation { arm: Arm::Canary, reason: Reason::Percentage });
+        let latched = evaluate(&flag, &rollout(Phase::RolledBack, 100.0), &context(Some("vip-1")));
+        assert_eq!(latched, Evaluation { arm: Arm::Stable, reason: Reason::RolledBack });
     }
 
     #[test]
@@ -223,12 +278,17 @@ mod tests {
             enabled: bool,
             phase in prop::sample::select(vec![Phase::Manual, Phase::Paused, Phase::RolledBack, Phase::Promoted]),
             buckets in 0_u32..=100_000,
-            key in prop::option::of("alice|bob|.{0,8}"),
+            key in prop::option::of("alice|bob|vip-.|.{0,8}"),
         ) {
-            let (flag, rollout) = (flag(enabled), rollout(phase, f64::from(buckets) / 1000.0));
-            let (steps, _) = explain(&flag, &rollout, key.as_deref());
-            let (last, handed_on) = steps.split_last().unwrap();
-            prop_assert_eq!(last.answer, Some(evaluate(&flag, &rollout, key.as_deref())));
+            let flag = Flag { rules: some_rules(), ..flag(enabled) };
+            let rollout = rollout(phase, f64::from(buckets) / 1000.0);
+            let derivation = explain(&flag, &rollout, &context(key.as_deref()));
+            prop_assert_eq!(derivation.evaluation, evaluate(&flag, &rollout, &context(key.as_deref())));
+            let (last, handed_on) = derivation.steps.split_last().unwrap();
+            prop_assert_eq!(last.answer, Some(derivation.evaluation));
+            let matched: Vec<_> = derivation.rules.iter().filter(|rule| rule.matched).map(|rule| rule.serve).collect();
+            let decided = if derivation.evaluation.reason == Reason::Rule { vec![derivation.evaluation.arm] } else { vec![] };
+            prop_assert_eq!(matched, decided);
             prop_assert!(handed_on.iter().all(|step| step.answer.is_none()));
         }
     }

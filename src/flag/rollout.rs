@@ -279,6 +279,7 @@ impl Rollout {
 mod tests {
     use super::*;
     use crate::flag::bucket::{Bucketer, HashVersion};
+    use crate::flag::rule::Rules;
 
     fn flag(release: &str, percent: f64, enabled: bool) -> Flag {
         Flag {
@@ -292,6 +293,7 @@ mod tests {
             percentage: percent_of(percent),
             bucketer: Bucketer::new(HashVersion::FlagdV2, "async-database"),
             beta: std::iter::empty::<&str>().collect(),
+            rules: Rules::default(),
         }
     }
 

@@ -7,7 +7,8 @@ use crate::document::{Document, Placed, Problems, Section, boolean, number, pars
 use crate::flag::{
     BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
 };
-use crate::flag_file::{Definition, Expectations, read_text};
+use crate::flag_file::rules::{Drawing, rules};
+use crate::flag_file::{Definition, Expectations, Lines, read_text};
 use crate::judge::{Guard, Rate};
 
 pub(crate) fn parse(path: &Path, text: String, expected: &Expectations) -> Result<Definition, Vec<Diagnostic>> {
@@ -22,6 +23,9 @@ pub(crate) fn parse(path: &Path, text: String, expected: &Expectations) -> Resul
 
 fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<Definition> {
     let key = key_of(path, &file);
+    let line = |section: &Section<'_>, key| section.value_place(key).map(Place::line);
+    let mut lines =
+        Lines { enabled: line(&file, "enabled"), percentage: line(&file, "percentage"), ..Lines::default() };
     let description = file.or("description", string, String::new());
     let owner = file.or("owner", string, String::new());
     let enabled = file.or("enabled", boolean, true);
@@ -40,18 +44,21 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<D
     let percentage = percentage(&mut file);
     let salt = file.optional("salt", string);
     let hash = file.or("hash", parsed, HashVersion::default());
-    let beta = file.section("beta").and_then(|section| beta(path, section));
+    let beta = file.section("beta").and_then(|section| {
+        (lines.users, lines.users_file) = (line(&section, "users"), line(&section, "users_file"));
+        beta(path, section)
+    });
     let guard = file.section("guard").map_or_else(Guard::default, guard);
-    for later in ["rules", "ramp", "shadow"] {
+    let salt = salt.map(|salt| salt.value).or_else(|| key.as_ref().map(FlagKey::to_string)).unwrap_or_default();
+    let rules = rules(&mut file, Drawing { hash, salt: &salt });
+    for later in ["ramp", "shadow"] {
         file.not_supported_yet(later);
     }
     file.finish();
 
-    let key = key?;
-    let salt = salt.map_or_else(|| key.to_string(), |salt| salt.value);
     let flag = Flag {
         bucketer: Bucketer::new(hash, &salt),
-        key,
+        key: key?,
         description,
         owner,
         enabled,
@@ -60,8 +67,9 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<D
         canary: canary?,
         percentage: percentage?,
         beta: beta.unwrap_or_default(),
+        rules,
     };
-    Some(Definition { flag, guard, path: path.to_owned() })
+    Some(Definition { flag, guard, path: path.to_owned(), lines })
 }
 
 fn key_of(path: &Path, file: &Section<'_>) -> Option<FlagKey> {
@@ -211,7 +219,7 @@ mod tests {
                 "flags/async-database.toml:1:1: `stable` is missing; add `stable = \"sync\"`",
                 "flags/async-database.toml:4:10: no backend is named `asink`; there are: sync, async",
                 "flags/async-database.toml:5:14: `percentage`: a percentage is a number from 0 to 100, not 101",
-                "flags/async-database.toml:6:8: `hash`: \"md5\": unknown hash; `flagd-v2` is the one there is",
+                "flags/async-database.toml:6:8: `hash`: \"md5\": unknown hash; there are `flagd-v2` and `flagd-v3`",
                 "flags/async-database.toml:12:1: unknown key `beta.user`; did you mean `users`?",
                 "flags/async-database.toml:11:14: `beta.users_file` is a file beside the flag file: write its name \
                  without a directory",

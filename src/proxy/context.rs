@@ -1,6 +1,7 @@
 //! What one request carries from phase to phase.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -77,6 +78,8 @@ pub struct Context {
     request_id: HeaderValue,
     in_flight: Arc<InFlight>,
     settled: bool,
+    /// The address that the request came from; `None` for a Unix socket.
+    pub(crate) client: Option<IpAddr>,
     pub(crate) client_is_trusted: bool,
     /// The backend waited in vain for the rest of the request.
     pub(crate) client_stalled: bool,
@@ -105,6 +108,7 @@ impl Context {
             request_id: HeaderValue::from_static(""),
             in_flight: Arc::clone(in_flight),
             settled: false,
+            client: None,
             client_is_trusted: false,
             client_stalled: false,
             decision: None,

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use http::header::COOKIE;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_http::RequestHeader;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
+
+use crate::proxy::attributes::cookie;
 
 /// The cookie that keeps an anonymous client on its variant.
 const ANONYMOUS_COOKIE: &str = "tidegate_id";
@@ -178,14 +179,6 @@ fn anonymous(request: &RequestHeader) -> Cow<'_, str> {
         Some(key) if key.len() == Hyphenated::LENGTH && Uuid::try_parse(key).is_ok() => Cow::Borrowed(key),
         _ => Cow::Owned(Uuid::new_v4().to_string()),
     }
-}
-
-/// The value of the first cookie called `name`.
-fn cookie<'r>(request: &'r RequestHeader, name: &str) -> Option<&'r str> {
-    let headers = request.headers.get_all(COOKIE).into_iter();
-    let headers = headers.filter_map(|header| std::str::from_utf8(header.as_bytes()).ok());
-    let mut pairs = headers.flat_map(|header| header.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(found, _)| *found == name).map(|(_, value)| value.trim_matches('"'))
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! The rollouts as people see them.
 
-use crate::api::{ArmStatus, Arms, Event, Evidence, Explanation, ExplanationStep, FlagStatus};
-use crate::flag::{Arm, FlagKey, Layer, Phase, Reason, Step, explain};
+use crate::api::{ArmStatus, Arms, Event, Evidence, Explanation, FlagStatus};
+use crate::clock;
+use crate::flag::{Arm, FlagKey, Moment, Phase};
 use crate::judge::Finding;
 use crate::recorder::RecordedFlag;
+use crate::rollout::asked::AskedRequest;
 use crate::rollout::book::Live;
+use crate::rollout::explanation::explanation;
 use crate::rollout::{Counters, Rollouts};
 use crate::store::StoreError;
 
@@ -24,10 +27,14 @@ impl Rollouts {
         self.flags.load().get(key).map(|entry| flag_status(entry, book.live.get(key)))
     }
 
-    /// How the decision for `user` comes about, if there is such a flag.
+    /// How the decision about a request comes about at this moment, if there is such a flag.
     #[must_use]
-    pub fn explain(&self, key: &FlagKey, user: Option<&str>) -> Option<Explanation> {
-        self.flags.load().get(key).map(|entry| explanation(entry, user))
+    pub fn explain(&self, key: &FlagKey, asked: &AskedRequest) -> Option<Explanation> {
+        let book = self.book();
+        let set = self.flags.load();
+        let (entry, live) = (set.get(key)?, book.live.get(key)?);
+        let now = Moment::from_unix_millis(clock::wall().as_millisecond());
+        Some(explanation(&entry.flag, &entry.rollout, &live.definition, &asked.context(now)))
     }
 
     /// The newest `limit` events, of one flag or of all.
@@ -106,62 +113,5 @@ pub(crate) fn evidence(finding: &Finding) -> Evidence {
         requests: finding.counts.requests,
         failures: finding.counts.failures,
         verdict: finding.verdict.as_str().to_owned(),
-    }
-}
-
-/// How the decision of `entry` for `user` comes about.
-#[must_use]
-pub fn explanation(entry: &RecordedFlag, user: Option<&str>) -> Explanation {
-    let (flag, rollout) = (&entry.flag, &entry.rollout);
-    let (steps, bucket) = explain(flag, rollout, user);
-    // The last layer always answers, so there always is a decision; stable is what a gateway would fall back to.
-    let decision = steps.last().and_then(|step| step.answer);
-    let (arm, reason) = decision.map_or((Arm::Stable, Reason::NoKey), |decision| (decision.arm, decision.reason));
-    let describe = |step: &Step| ExplanationStep {
-        layer: step.layer.as_str().to_owned(),
-        decided: step.answer.is_some(),
-        detail: detail(entry, step, user, bucket.map(|bucket| bucket.get())),
-    };
-    Explanation {
-        flag: flag.key.to_string(),
-        user: user.map(str::to_owned),
-        variant: flag.backend(arm).to_string(),
-        arm: arm.as_str().to_owned(),
-        reason: reason.as_str().to_owned(),
-        bucket: bucket.map(|bucket| bucket.get()),
-        percentage: rollout.in_force().as_percent(),
-        phase: rollout.phase_name().to_owned(),
-        release: rollout.release.clone(),
-        generation: rollout.generation.get(),
-        steps: steps.iter().map(describe).collect(),
-    }
-}
-
-fn detail(entry: &RecordedFlag, step: &Step, user: Option<&str>, bucket: Option<u32>) -> String {
-    let answered = step.answer.is_some();
-    let percentage = entry.rollout.percentage;
-    match step.layer {
-        Layer::Enabled if answered => "`enabled = false` in the flag file: everyone is on stable".to_owned(),
-        Layer::Enabled => "the flag is switched on".to_owned(),
-        Layer::Latch if answered => {
-            "a rollback is latched: everyone is on stable until it is resumed or the file names a new release"
-                .to_owned()
-        }
-        Layer::Latch => "no rollback is latched".to_owned(),
-        Layer::Beta => match (user, answered) {
-            (Some(user), true) => format!("`{user}` is on the beta list"),
-            (Some(user), false) => format!("`{user}` is not on the beta list"),
-            (None, _) => "nobody to look for on the beta list".to_owned(),
-        },
-        Layer::Percentage => {
-            let owned = percentage.thousandths();
-            match bucket {
-                Some(bucket) if bucket < owned => {
-                    format!("bucket {bucket} is in [0, {owned}), which canary has at {percentage}")
-                }
-                Some(bucket) => format!("bucket {bucket} is not in [0, {owned}), which canary has at {percentage}"),
-                None => format!("no targeting key: stable below 100 %, and canary is at {percentage}"),
-            }
-        }
     }
 }

@@ -98,6 +98,9 @@ async fn bad_requests_get_problem_documents_and_change_nothing() {
         (request(&gateway, Method::GET, "/api/v1/flags/%FF"), 400, "invalid"),
         (request(&gateway, Method::GET, "/api/v1/flags/none/explain"), 404, "unknown-flag"),
         (request(&gateway, Method::GET, &format!("{flag}/explain?usr=a")), 400, "invalid"),
+        (request(&gateway, Method::GET, &format!("{flag}/explain?header=a")), 400, "invalid"),
+        (request(&gateway, Method::GET, &format!("{flag}/explain?client=here")), 400, "invalid"),
+        (request(&gateway, Method::GET, &format!("{flag}/explain?path=api")), 400, "invalid"),
         (request(&gateway, Method::GET, "/api/v1/events?limit=0"), 400, "invalid"),
         (request(&gateway, Method::GET, "/api/v1/events?limit=1001"), 400, "invalid"),
         (request(&gateway, Method::GET, "/api/v1/events?limit=many"), 400, "invalid"),
@@ -158,6 +161,8 @@ async fn explanations_agree_with_what_is_served() {
         assert_eq!(explained["arm"] == "canary", on_canary);
         assert_eq!(explained["reason"], "PERCENTAGE");
     }
+    let asked = "user=a&header=x-a:1&header=cookie:b=c&method=PUT&path=/x%3Fy%3Dz&host=h.test&client=192.0.2.1";
+    assert_eq!(gateway.admin_json(&format!("/api/v1/flags/{FLAG}/explain?{asked}")).await["user"], "a");
     let nobody = gateway.admin_json(&format!("/api/v1/flags/{FLAG}/explain")).await;
     assert_eq!(
         (&nobody["reason"], &nobody["arm"], &nobody["bucket"]),

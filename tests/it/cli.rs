@@ -108,10 +108,10 @@ async fn json_is_what_the_admin_api_says() {
     };
     assert_eq!(json(&["status", FLAG, "--json"]).await, gateway.flag().await);
     assert_eq!(json(&["status", "--json"]).await, gateway.admin_json("/api/v1/flags").await);
-    assert_eq!(
-        json(&["explain", FLAG, "--user", "a&b=c d", "--json"]).await,
-        gateway.admin_json(&format!("/api/v1/flags/{FLAG}/explain?user=a%26b%3Dc%20d")).await
-    );
+    let mut by_command = json(&["explain", FLAG, "--user", "a&b=c d", "--json"]).await;
+    let mut by_api = gateway.admin_json(&format!("/api/v1/flags/{FLAG}/explain?user=a%26b%3Dc%20d")).await;
+    assert!(by_command["at"].take().is_string() && by_api["at"].take().is_string());
+    assert_eq!(by_command, by_api);
     assert_eq!(json(&["set", FLAG, "12.345", "--json"]).await["flag"]["percentage"], 12.345);
     assert_eq!(json(&["history", "--json"]).await, gateway.admin_json("/api/v1/events").await);
 }
@@ -171,4 +171,58 @@ async fn help_teaches() {
         help.push_str(&format!("\n--- {command}\n{}", stdout(&site.run(&[command, "--help"]).await)));
     }
     insta::assert_snapshot!(help);
+}
+
+#[tokio::test]
+async fn explain_tells_which_condition_failed_on_what() {
+    let site = Site::builtin();
+    let file = std::fs::read_to_string(site.flag_file()).unwrap();
+    let rules = "[[rules]]\nserve = \"stable\"\nwhen = [{ client = \"198.51.100.0/24\" }]\n\
+                 [[rules]]\nserve = \"canary\"\nwhen = [\n  { header = \"x-app-version\", semver = \">=2.3.0\" },\n  \
+                 { not = { cookie = \"plan\", equals = \"free\" } },\n]\n";
+    site.write("flags/async-database.toml", &format!("{file}{rules}"));
+    let gateway = site.start().await;
+    let cli = async |arguments: &[&str]| stdout(&gateway.cli(&site, arguments).await);
+    let expected = "a request without a targeting key is served by async (canary): RULE\n    \
+                    enabled   the flag is switched on\n    \
+                    rollback  no rollback is latched\n    \
+                    beta      nobody to look for on the beta list\n \
+                    →  rules     rule 2 matches, which serves canary (flags/async-database.toml:11)\n\
+                    rule 1 on line 8, which serves stable, does not match\n  \
+                    ✗ client in 198.51.100.0/24: it is missing (line 10)\n\
+                    rule 2 on line 11, which serves canary, matches\n  \
+                    ✓ header `x-app-version` semver `>=2.3.0`: it is `2.3.1` (line 14)\n  \
+                    ✓ not (line 15)\n    \
+                    ✗ cookie `plan` equals `free`: it is `gold` (line 15)\n\
+                    flag async-database, release 1, manual, canary at 10 %, generation 1\n";
+    let by_hand = ["explain", FLAG, "--header", "X-App-Version=2.3.1", "--header", "cookie=plan=gold"];
+    assert_eq!(cli(&by_hand).await, expected);
+    site.write("head.txt", "GET /api/v1/x HTTP/1.1\r\nX-App-Version: 2.3.1\r\nCookie: plan=gold\r\n\r\n");
+    assert_eq!(cli(&["explain", FLAG, "--request", "head.txt"]).await, expected);
+    let elsewhere = cli(&["explain", FLAG, "--request", "head.txt", "--client", "198.51.100.7"]).await;
+    assert!(elsewhere.contains("✓ client in 198.51.100.0/24: it is `198.51.100.7`"), "{elsewhere}");
+    let json: Value = serde_json::from_str(&cli(&[&by_hand[..], &["--json"]].concat()).await).unwrap();
+    assert_eq!(json["rules"][1]["conditions"][1]["parts"][0]["value"], "gold");
+    assert_eq!(
+        (&json["steps"][3]["file"], &json["steps"][3]["line"]),
+        (&"flags/async-database.toml".into(), &11.into())
+    );
+
+    // A rollout that was moved is not decided by the file, and its percentage is the rollout's.
+    cli(&["set", FLAG, "100"]).await;
+    let moved = cli(&["explain", FLAG, "--user", "carol"]).await;
+    assert!(moved.contains("which canary has at 100 %; the rollout was moved there, the file says 10 %\n"), "{moved}");
+    gateway.kill().await;
+    let offline = stdout(&site.run(&["explain", FLAG, "--user", "carol", "--offline"]).await);
+    assert!(offline.contains("which canary has at 10 % (flags/async-database.toml:5)\n"), "{offline}");
+    assert!(offline.ends_with("a gateway may have moved it, paused it or rolled it back\n"), "{offline}");
+    assert_eq!(
+        stdout(&site.run(&["explain", FLAG, "--offline", "--flags", "flags", "--user", "carol"]).await),
+        offline
+    );
+    let none = stderr(&site.run(&["explain", "other", "--offline"]).await, 1);
+    assert_eq!(none, "tidegate: there is no flag `other`: flags/other.toml does not exist\n");
+    site.write("flags/async-database.toml", "percentage = 200\n");
+    let bad = stderr(&site.run(&["explain", FLAG, "--offline"]).await, 1);
+    assert!(bad.contains("flags/async-database.toml:1:14: `percentage`"), "{bad}");
 }

@@ -255,3 +255,28 @@ async fn a_directory_that_is_replaced_as_a_whole_is_followed() {
     fs::write(site.flag_file(), flag_text(55.0)).unwrap();
     at_percentage(&gateway, 55.0).await;
 }
+
+#[tokio::test]
+async fn rules_serve_by_the_marks_of_a_request() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let rules = "[[rules]]\nserve = \"stable\"\nwhen = [{ client = \"198.51.100.0/24\" }]\n\
+                 [[rules]]\nserve = \"canary\"\nwhen = [\n  { header = \"x-app-version\", semver = \">=2.3.0\" },\n  \
+                 { path = \"/api/v1/\", method = \"POST\", query = \"plan\", equals = \"a b\" },\n]\n";
+    fs::write(site.flag_file(), format!("{}{rules}", flag_text(0.0))).unwrap();
+    at_percentage(&gateway, 0.0).await;
+    let post = |query: &str, version: &str, client: &str| {
+        let url = format!("{}/api/v1/x{query}", gateway.http);
+        let request = gateway.client.post(url).header("x-app-version", version).header("x-forwarded-for", client);
+        async move { request.send().await.unwrap().headers()["x-tidegate-variant"].to_str().unwrap().to_owned() }
+    };
+    assert_eq!(post("?plan=a+b", "2.10.0", "192.0.2.1").await, "async", "without a user");
+    assert_eq!(post("?plan=a%20c", "2.10.0", "192.0.2.1").await, "sync");
+    assert_eq!(post("?plan=a+b", "2.2.9", "192.0.2.1").await, "sync");
+    assert_eq!(post("?plan=a+b", "2.10.0", "198.51.100.7").await, "sync", "the first rule that matches");
+    assert_eq!(gateway.variant("carol").await, "sync");
+
+    // A rule that cannot be is told with its place, and the rules before it stay in force.
+    fs::write(site.flag_file(), format!("{}{}", flag_text(0.0), rules.replace(">=2.3.0", ">=two"))).unwrap();
+    eventually("the rule is refused", || async { site.log().contains("toml:14:40: `rules.when.semver`: ") }).await;
+    assert_eq!(post("?plan=a+b", "2.10.0", "192.0.2.1").await, "async");
+}

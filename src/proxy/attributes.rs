@@ -1,0 +1,125 @@
+//! A request as rules see it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use http::HeaderName;
+use http::header::COOKIE;
+use pingora_http::RequestHeader;
+
+use crate::flag::{Attributes, cookie_in};
+use crate::proxy::identity::Identity;
+use crate::proxy::{FLAG_HEADER, VARIANT_HEADER};
+
+/// Where proxies say whom they speak for, each after those before it.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// A request with what is known about its sender. Nothing is copied from it.
+pub(crate) struct ProxiedRequest<'r> {
+    pub(crate) request: &'r RequestHeader,
+    pub(crate) host: Option<&'r str>,
+    pub(crate) identity: &'r Identity,
+    /// The address that the connection came from; `None` for a Unix socket.
+    pub(crate) peer: Option<IpAddr>,
+    /// Whether that address is a trusted proxy's.
+    pub(crate) peer_is_trusted: bool,
+}
+
+impl fmt::Debug for ProxiedRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxiedRequest").finish_non_exhaustive()
+    }
+}
+
+impl Attributes for ProxiedRequest<'_> {
+    fn header(&self, name: &str) -> Option<&str> {
+        // What would be dropped on the way to the backend says nothing here either.
+        let named_by_anyone = !self.peer_is_trusted && self.identity.headers().any(|header| header == name);
+        if named_by_anyone || name == FLAG_HEADER || name == VARIANT_HEADER {
+            return None;
+        }
+        self.request.headers.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok())
+    }
+
+    fn cookie(&self, name: &str) -> Option<&str> {
+        cookie(self.request, name)
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.request.uri.query()
+    }
+
+    fn path(&self) -> Option<&str> {
+        Some(self.request.uri.path())
+    }
+
+    fn method(&self) -> Option<&str> {
+        Some(self.request.method.as_str())
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.host
+    }
+
+    /// Whoever is the last that no trusted proxy speaks for: what stands before it, anyone may have written.
+    fn client(&self) -> Option<IpAddr> {
+        if !self.peer_is_trusted {
+            return self.peer;
+        }
+        let mut client = self.peer;
+        let forwarded = self.request.headers.get_all(HeaderName::from_static(FORWARDED_FOR));
+        for address in forwarded.iter().rev().flat_map(|value| value.to_str().unwrap_or("?").rsplit(',')) {
+            client = Some(address.trim().parse::<IpAddr>().ok()?.to_canonical());
+            if !self.identity.trusts(client) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+/// The value of the first cookie called `name`.
+pub(crate) fn cookie<'r>(request: &'r RequestHeader, name: &str) -> Option<&'r str> {
+    let headers = request.headers.get_all(COOKIE).into_iter();
+    let headers = headers.filter_map(|header| std::str::from_utf8(header.as_bytes()).ok());
+    headers.filter_map(|header| cookie_in(header, name)).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::identity::{Anonymous, IdentityConfig};
+
+    #[track_caller]
+    fn check(peer: Option<&str>, headers: &[(&'static str, &str)], client: Option<&str>, user: Option<&str>) {
+        let identity = Identity::new(IdentityConfig {
+            sources: vec!["header:x-user-id".parse().unwrap()],
+            anonymous: Anonymous::Stable,
+            trusted_proxies: vec!["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap()],
+        });
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in headers {
+            request.append_header(*name, *value).unwrap();
+        }
+        let peer = peer.map(|peer| peer.parse().unwrap());
+        let peer_is_trusted = identity.trusts(peer);
+        let seen = ProxiedRequest { request: &request, host: None, identity: &identity, peer, peer_is_trusted };
+        assert_eq!(seen.client(), client.map(|client| client.parse().unwrap()));
+        assert_eq!(seen.header("x-user-id"), user);
+        assert_eq!(seen.header("x-tidegate-flag"), None);
+    }
+
+    #[test]
+    fn only_trusted_proxies_speak_for_others() {
+        let user = ("x-user-id", "alice");
+        check(Some("192.0.2.1"), &[user, (FORWARDED_FOR, "192.0.2.9")], Some("192.0.2.1"), None);
+        check(Some("127.0.0.1"), &[user], Some("127.0.0.1"), Some("alice"));
+        check(Some("127.0.0.1"), &[user, (FORWARDED_FOR, "192.0.2.9")], Some("192.0.2.9"), Some("alice"));
+        check(Some("127.0.0.1"), &[(FORWARDED_FOR, "198.51.100.1, 192.0.2.9,10.0.0.7")], Some("192.0.2.9"), None);
+        let two = [(FORWARDED_FOR, "198.51.100.1, 192.0.2.9"), (FORWARDED_FOR, "10.0.0.7"), (FLAG_HEADER, "x")];
+        check(None, &two, Some("192.0.2.9"), None);
+        check(Some("127.0.0.1"), &[(FORWARDED_FOR, "10.0.0.8, 10.0.0.7")], Some("10.0.0.8"), None);
+        check(Some("127.0.0.1"), &[(FORWARDED_FOR, "192.0.2.9, unknown")], None, None);
+        check(None, &[], None, None);
+    }
+}
