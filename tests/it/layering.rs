@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Each module and the modules it may name, top floor first. A new edge belongs in a commit of its own.
 const FLOOR_PLAN: [(&str, &[&str]); 19] = [
     ("main", &["cli"]),
-    ("cli", &["admin", "api", "backend", "config", "diagnostic", "flag", "flag_file", "server", "telemetry"]),
+    ("cli", &["admin", "api", "backend", "config", "diagnostic", "flag", "flag_file", "judge", "server", "telemetry"]),
     (
         "server",
         &[
