@@ -38,6 +38,9 @@ pub const MIN_REQUESTS: u64 = 20;
 pub struct Rate(f64);
 
 impl Rate {
+    /// None at all.
+    pub const ZERO: Self = Self(0.0);
+
     /// The rate of `percent`, 0 to 100; `None` outside.
     #[must_use]
     pub fn from_percent(percent: f64) -> Option<Self> {
