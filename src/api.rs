@@ -66,11 +66,12 @@ pub struct ArmStatus {
 pub struct Evidence {
     /// The check's name.
     pub check: String,
-    /// What was measured.
+    /// The evidence against the canary: 1 at the start, and for a healthy canary above the limit with no more than the
+    /// guard's probability of a false rollback.
     pub value: f64,
-    /// What it may not exceed.
+    /// What it takes to roll back.
     pub limit: f64,
-    /// Requests to the canary that the value was measured on.
+    /// Requests to the canary that the evidence rests on; of each user, not more than tell something new.
     pub requests: u64,
     /// How many of them failed.
     pub failures: u64,

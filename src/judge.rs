@@ -1,7 +1,7 @@
 //! From outcomes to a verdict.
 //!
-//! [`judge`] is a pure function: what it needs is handed to it, the [`Window`] of outcomes included, and the window takes
-//! the time as an argument. So a verdict can be repeated, simulated and tested without a gateway.
+//! A [`Trial`] takes in counts and the time as arguments and nothing else, so a verdict can be repeated, simulated and
+//! tested without a gateway. `docs/judge.md` derives what it computes.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod baseline;
@@ -12,10 +12,8 @@ mod report;
 mod stream;
 mod tolerance;
 mod trial;
-mod window;
 
 use std::fmt;
-use std::time::Duration;
 
 pub use baseline::Memory;
 pub use limit::LimitState;
@@ -24,14 +22,6 @@ pub use report::{LimitReport, Outlook, Report, StreamReport};
 pub use stream::{Gathering, MAX_STRATA, PATIENCE, StreamState};
 pub use tolerance::Tolerance;
 pub use trial::{Sample, Settings, Stream, StreamSettings, Trial, TrialState};
-pub use window::Window;
-
-/// How far back the error rate is looked at.
-pub const WINDOW: Duration = Duration::from_secs(10);
-
-/// With fewer requests in the window, no rate is trusted. At 20 requests one failure is 5 %, so a single failure cannot
-/// exceed the default limit.
-pub const MIN_REQUESTS: u64 = 20;
 
 /// A share of requests, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -77,12 +67,17 @@ impl fmt::Display for Rate {
 pub struct Guard {
     /// The canary's own error rate may not exceed this, whatever stable does.
     pub max_error_rate: Rate,
+    /// How much worse than stable it may be.
+    pub tolerance: Tolerance,
+    /// The probability, for each release, of rolling back a canary that keeps to both: above 0, below 1.
+    pub false_rollback: Rate,
 }
 
 impl Default for Guard {
-    /// 5 %: high enough for the ordinary failures of a service in use, and the limit that a fixed threshold usually has.
+    /// At most 5 % of failures, which is high enough for the ordinary failures of a service in use, and one release in a
+    /// thousand rolled back wrongly, which is less than people make of it.
     fn default() -> Self {
-        Self { max_error_rate: Rate(0.05) }
+        Self { max_error_rate: Rate(0.05), tolerance: Tolerance::default(), false_rollback: Rate(0.001) }
     }
 }
 
@@ -155,67 +150,6 @@ impl Verdict {
             Self::Healthy => "healthy",
             Self::Inconclusive => "inconclusive",
             Self::Worse => "worse",
-        }
-    }
-}
-
-/// A verdict with what it rests on.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Finding {
-    /// What was checked.
-    pub check: Check,
-    /// What it came to.
-    pub verdict: Verdict,
-    /// The canary's error rate in the window.
-    pub value: Rate,
-    /// The rate that it may not exceed.
-    pub limit: Rate,
-    /// What the value was counted from.
-    pub counts: Counts,
-}
-
-/// Judges the canary by its outcomes in the last [`WINDOW`].
-#[must_use]
-pub fn judge(guard: &Guard, canary: Counts) -> Finding {
-    let value = canary.error_rate();
-    let verdict = if canary.requests < MIN_REQUESTS {
-        Verdict::Inconclusive
-    } else if value > guard.max_error_rate {
-        Verdict::Worse
-    } else {
-        Verdict::Healthy
-    };
-    Finding { check: Check::MaxErrorRate, verdict, value, limit: guard.max_error_rate, counts: canary }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[track_caller]
-    fn check(requests: u64, failures: u64, verdict: Verdict) {
-        assert_eq!(judge(&Guard::default(), Counts { requests, failures }).verdict, verdict);
-    }
-
-    #[test]
-    fn a_rate_above_the_limit_is_worse() {
-        check(0, 0, Verdict::Inconclusive);
-        check(19, 19, Verdict::Inconclusive);
-        check(20, 1, Verdict::Healthy);
-        check(20, 2, Verdict::Worse);
-        check(1000, 50, Verdict::Healthy);
-        check(1000, 51, Verdict::Worse);
-    }
-
-    proptest! {
-        #[test]
-        fn another_failure_never_clears_the_canary(requests in MIN_REQUESTS..10_000, failures in 0_u64..10_000) {
-            let failures = failures.min(requests - 1);
-            let before = judge(&Guard::default(), Counts { requests, failures }).verdict;
-            let after = judge(&Guard::default(), Counts { requests, failures: failures + 1 }).verdict;
-            prop_assert!(before != Verdict::Worse || after == Verdict::Worse);
         }
     }
 }

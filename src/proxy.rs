@@ -34,7 +34,7 @@ use crate::proxy::failure::{answer, trouble};
 use crate::proxy::identity::{Identity, client_ip};
 use crate::proxy::route::RouteTable;
 use crate::proxy::upstream::{Upstream, Upstreams};
-use crate::recorder::{RecordedFlagStore, Unit};
+use crate::recorder::{Party, RecordedFlagStore, Unit};
 
 pub use crate::proxy::context::InFlight;
 pub use crate::proxy::identity::{Anonymous, IdentityConfig, Source};
@@ -129,10 +129,11 @@ impl Gateway {
                         },
                     };
                     let evaluation = evaluate(&entry.flag, &entry.rollout, &asked);
-                    let unit = identified.key().filter(|_| evaluation.reason == Reason::Percentage).map(unit);
+                    let drawn = evaluation.reason == Reason::Percentage;
+                    let party = Party { unit: identified.key().map(unit), drawn };
                     context.new_anonymous = identified.into_new_cookie();
                     context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
-                    context.decision = Some(Decision { entry: Arc::clone(entry), evaluation, unit });
+                    context.decision = Some(Decision { entry: Arc::clone(entry), evaluation, party });
                     return Ok(());
                 }
             }

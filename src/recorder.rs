@@ -17,7 +17,7 @@ use crate::flag_store::FlagStore;
 use crate::outcome::{LATENCY_BUCKETS, LatencyHistogram, Outcome, Tally, latency_bucket};
 use crate::recorder::units::Units;
 
-pub use crate::recorder::units::Unit;
+pub use crate::recorder::units::{Affected, Unit};
 
 /// More shards than this gain nothing that is worth their memory (12 KiB a shard and ledger).
 const MAX_SHARDS: usize = 8;
@@ -31,6 +31,27 @@ pub type RecordedFlagSet = FlagSet<Arc<Ledger>>;
 /// The store of [`RecordedFlagSet`]s.
 pub type RecordedFlagStore = FlagStore<Arc<Ledger>>;
 
+/// Whose request it was, as far as the judge has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Party {
+    /// The user, if the request had a targeting key.
+    pub unit: Option<Unit>,
+    /// Whether the percentage drew the user's arm: only such requests say how the arms compare. Users of a beta list or of a
+    /// rule are other people than the average, and count for the canary's own limits alone.
+    pub drawn: bool,
+}
+
+/// What the judge hears of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// Nothing: it has heard enough of its user.
+    Not,
+    /// What it says of its arm alone.
+    Apart,
+    /// Also what it says of the arms beside each other.
+    Compared,
+}
+
 /// The outcomes of one flag in one generation.
 #[derive(Debug)]
 pub struct Ledger {
@@ -43,9 +64,7 @@ pub struct Ledger {
 impl Ledger {
     /// Charges one request to `arm`. Takes no lock and allocates nothing.
     ///
-    /// `unit` is whose request it was if the percentage decided it: only such requests say how the arms compare, since
-    /// users of a beta list are other people than the average.
-    pub fn charge(&self, arm: Arm, unit: Option<Unit>, outcome: Outcome, duration: Duration) {
+    pub fn charge(&self, arm: Arm, party: Party, outcome: Outcome, duration: Duration) {
         let failed = match outcome {
             Outcome::Success => false,
             Outcome::Failure(_) => true,
@@ -54,11 +73,22 @@ impl Ledger {
                 return;
             }
         };
-        let compared = unit.filter(|unit| self.units.admit(arm, *unit));
-        if let (Some(unit), true) = (compared, failed) {
+        let admitted = party.unit.is_none_or(|unit| self.units.admit(arm, unit));
+        if let (Some(unit), true, true) = (party.unit, admitted, failed) {
             self.units.fail(arm, unit);
         }
-        self.account(arm).charge(failed, compared.is_some(), duration);
+        let heard = match (admitted, party.drawn) {
+            (true, true) => Heard::Compared,
+            (true, false) => Heard::Apart,
+            (false, _) => Heard::Not,
+        };
+        self.account(arm).charge(failed, heard, duration);
+    }
+
+    /// Requests to `arm` that the judge hears, and how many of them failed. Only ever grows.
+    #[must_use]
+    pub fn admitted(&self, arm: Arm) -> (u64, u64) {
+        self.account(arm).sum(|shard| (&shard.admitted, &shard.admitted_failures))
     }
 
     /// Requests to `arm` that are compared with those to the other, and how many of them failed. Only ever grows.
@@ -67,13 +97,13 @@ impl Ledger {
         self.account(arm).sum(|shard| (&shard.compared, &shard.compared_failures))
     }
 
-    /// How many users have had a compared request to `arm` fail, as far as they can be told apart.
+    /// Who was served by the canary, and who of them saw a failure.
     #[must_use]
-    pub fn failing_units(&self, arm: Arm) -> usize {
-        self.units.failing(arm)
+    pub fn canary_users(&self) -> Affected {
+        self.units.affected(Arm::Canary)
     }
 
-    /// Begins another block of the comparison, in which every user may count once more.
+    /// Begins another block, in which every user may be heard once more.
     pub fn next_block(&self) {
         self.units.next_block();
     }
@@ -113,6 +143,8 @@ struct Shard {
     successes: AtomicU64,
     failures: AtomicU64,
     not_counted: AtomicU64,
+    admitted: AtomicU64,
+    admitted_failures: AtomicU64,
     compared: AtomicU64,
     compared_failures: AtomicU64,
     sum_us: AtomicU64,
@@ -125,6 +157,8 @@ impl Default for Shard {
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             not_counted: AtomicU64::new(0),
+            admitted: AtomicU64::new(0),
+            admitted_failures: AtomicU64::new(0),
             compared: AtomicU64::new(0),
             compared_failures: AtomicU64::new(0),
             sum_us: AtomicU64::new(0),
@@ -138,13 +172,17 @@ impl Account {
         Self { variant: variant.clone(), shards: (0..shards).map(|_| Shard::default()).collect() }
     }
 
-    fn charge(&self, failed: bool, compared: bool, duration: Duration) {
+    fn charge(&self, failed: bool, heard: Heard, duration: Duration) {
         let Some(shard) = self.own_shard() else { return };
         // Relaxed throughout: each number is a count of its own, and no memory is published by it. A reader may see a
         // request's latency a moment before its outcome; the next tick sees both.
         let add = |number: &AtomicU64, amount: u64| number.fetch_add(amount, Ordering::Relaxed);
         add(if failed { &shard.failures } else { &shard.successes }, 1);
-        if compared {
+        if heard != Heard::Not {
+            add(&shard.admitted, 1);
+            add(&shard.admitted_failures, u64::from(failed));
+        }
+        if heard == Heard::Compared {
             add(&shard.compared, 1);
             add(&shard.compared_failures, u64::from(failed));
         }
@@ -320,7 +358,12 @@ mod tests {
                                 1 => Outcome::NotCounted(Excuse::ClientGone),
                                 _ => Outcome::Success,
                             };
-                            ledger.charge(Arm::Canary, None, outcome, Duration::from_micros(number));
+                            ledger.charge(
+                                Arm::Canary,
+                                Party { unit: None, drawn: true },
+                                outcome,
+                                Duration::from_micros(number),
+                            );
                         }
                     });
                 }

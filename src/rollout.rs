@@ -10,6 +10,7 @@ mod command;
 mod explanation;
 mod saving;
 mod status;
+mod trial;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,12 +20,11 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::api::{Evidence, Rollback};
+use crate::api::Rollback;
 use crate::clock;
 use crate::diagnostic::Diagnostic;
 use crate::flag::{Arm, FlagKey, Generation, Phase, Rollout};
 use crate::flag_file::Definition;
-use crate::judge::{Counts, Verdict, judge};
 use crate::recorder::{RecordedFlag, RecordedFlagStore, Recorder};
 use crate::rollout::book::{Book, Live};
 use crate::store::{Record, Store, StoreError, StoredRollout, state_of};
@@ -159,11 +159,25 @@ impl Rollouts {
             book.unsaved.push_back(record);
         }
         // The same generation goes on in the same ledger: what else the file says changes nothing about the outcomes.
-        let (attached, live) = match (entry, live) {
-            (Some(entry), Some(live)) if entry.rollout.generation == rollout.generation => {
-                (Arc::clone(&entry.attached), Live { definition, ..live })
+        let same_generation = entry.filter(|entry| entry.rollout.generation == rollout.generation);
+        let attached = same_generation.map_or_else(|| self.recorder.open(&flag), |entry| Arc::clone(&entry.attached));
+        // And the same release goes on in the same trial, as long as it is judged by the same guard and draws the same users.
+        let goes_on = |live: &Live| {
+            let (before, after) = (&live.definition, &definition);
+            before.guard == after.guard
+                && before.flag.release == after.flag.release
+                && before.flag.bucketer == after.flag.bucketer
+                && (&before.flag.stable, &before.flag.canary) == (&after.flag.stable, &after.flag.canary)
+        };
+        let live = match live.filter(goes_on) {
+            Some(live) => {
+                let mut live = Live { definition, ..live };
+                if same_generation.is_none() {
+                    live.next_generation(rollback);
+                }
+                live
             }
-            _ => (self.recorder.open(&flag), Live::new(definition, rollback)),
+            None => Live::new(definition, rollback),
         };
         book.live.insert(flag.key.clone(), live);
         Arc::new(RecordedFlag { flag, rollout, attached })
@@ -253,30 +267,21 @@ impl Rollouts {
         if entry.rollout.phase == Phase::RolledBack {
             return Ok(());
         }
-        let evidence = book.live.get(key).and_then(|live| live.finding.as_ref()).map(status::evidence);
-        self.roll_back(&mut book, entry, "manual", evidence.into_iter().collect(), &request.actor, request.reason);
+        self.roll_back(&mut book, entry, "manual", &request.actor, request.reason);
         Ok(())
     }
 
     /// Takes the canary out of traffic now, and queues the record of it.
-    fn roll_back(
-        &self,
-        book: &mut Book,
-        entry: &RecordedFlag,
-        cause: &str,
-        evidence: Vec<Evidence>,
-        by: &str,
-        reason: Option<String>,
-    ) {
+    fn roll_back(&self, book: &mut Book, entry: &RecordedFlag, cause: &str, by: &str, reason: Option<String>) {
         let key = &entry.flag.key;
         let rollout = book.after_reserved(key, entry.rollout.roll_back());
-        let counts = canary_counts(entry);
+        let (requests, failures) = entry.attached.counts(Arm::Canary);
         let rollback = Rollback {
             at: now_text(),
             cause: cause.to_owned(),
-            evidence,
-            requests: counts.requests,
-            failures: counts.failures,
+            evidence: book.live.get(key).map(status::evidence).unwrap_or_default(),
+            requests,
+            failures,
             by: by.to_owned(),
             reason: reason.clone(),
         };
@@ -297,7 +302,7 @@ impl Rollouts {
             (Some(set.with(RecordedFlag { flag, rollout: rollout.clone(), attached })), ())
         });
         if let Some(live) = book.live.get_mut(key) {
-            live.restart(rollback.clone());
+            live.next_generation(rollback.clone());
         }
         announce(record);
     }
@@ -312,15 +317,11 @@ impl Rollouts {
             if !entry.rollout.enabled || entry.rollout.phase == Phase::RolledBack {
                 continue;
             }
-            let finding = judge(&live.definition.guard, live.window.observe(now, canary_counts(entry)));
-            live.finding = Some(finding);
-            if finding.verdict == Verdict::Worse {
-                worse.push((Arc::clone(entry), finding));
-            }
+            let found = live.on_trial.observe(now, entry.rollout.percentage, &entry.attached);
+            worse.extend(found.map(|cause| (Arc::clone(entry), cause)));
         }
-        for (entry, finding) in worse {
-            let evidence = vec![status::evidence(&finding)];
-            self.roll_back(&mut book, &entry, finding.check.as_str(), evidence, BY_JUDGE, None);
+        for (entry, cause) in worse {
+            self.roll_back(&mut book, &entry, cause.as_str(), BY_JUDGE, None);
         }
     }
 
@@ -354,11 +355,6 @@ fn looked_at<'s>(
         Some(expected) if expected != actual => Err(ChangeError::Stale { expected, actual }),
         _ => Ok(entry),
     }
-}
-
-fn canary_counts(entry: &RecordedFlag) -> Counts {
-    let (requests, failures) = entry.attached.counts(Arm::Canary);
-    Counts { requests, failures }
 }
 
 fn record(

@@ -114,7 +114,7 @@ impl Snapshot {
             }
         }
 
-        let help = "What the judge last measured on the canary, by check";
+        let help = "The evidence against the canary, by check: 1 at the start, and a rollback at the limit";
         let mut family = encoder.encode_descriptor("tidegate_guard_evidence", help, None, MetricType::Gauge)?;
         for flag in &self.flags {
             for evidence in &flag.evidence {

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::thread;
 use std::time::Duration;
 
-use crate::api::{ArmStatus, Changed, Event, FlagStatus};
+use crate::api::{ArmStatus, Changed, Event, Evidence, FlagStatus};
 use crate::cli::client::Client;
 use crate::cli::output::{millis, print, print_json, share, table};
 use crate::cli::{ChangeArgs, HistoryArgs, SetArgs, StatusArgs};
@@ -58,14 +58,11 @@ fn flag_text(flag: &FlagStatus) -> String {
     let rows = [head, arm_row("stable", &flag.arms.stable), arm_row("canary", &flag.arms.canary)];
     text.push_str(&table(&rows, 3));
     for evidence in &flag.evidence {
+        let Evidence { check, value, limit, requests, failures, verdict } = evidence;
         let _ = write!(
             text,
-            "\n  {}: {} of at most {}, on {} requests: {}",
-            evidence.check,
-            share(evidence.value),
-            share(evidence.limit),
-            evidence.requests,
-            evidence.verdict
+            "\n  {check}: {verdict}, evidence {} of the {limit:.0} that roll back, on {failures} failures in {requests} requests",
+            brief(*value),
         );
     }
     if let Some(rollback) = &flag.rollback {
@@ -86,6 +83,11 @@ fn flag_text(flag: &FlagStatus) -> String {
         let _ = write!(text, "\n  drift: the file says {} %, the rollout {meant} %", flag.file_percentage);
     }
     text
+}
+
+/// Evidence, which goes from nearly nothing to more than anybody reads.
+fn brief(evidence: f64) -> String {
+    if (0.01..1e6).contains(&evidence) { format!("{evidence:.2}") } else { format!("{evidence:.1e}") }
 }
 
 fn arm_row(name: &str, arm: &ArmStatus) -> Vec<String> {

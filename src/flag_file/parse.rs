@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use crate::diagnostic::{Diagnostic, Place};
-use crate::document::{Document, Placed, Problems, Section, boolean, number, parsed, string, strings};
+use crate::document::{Document, Placed, Problems, Section, Value, boolean, number, parsed, string, strings};
 use crate::flag::{
     BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
 };
 use crate::flag_file::rules::{Drawing, rules};
 use crate::flag_file::{Definition, Expectations, Lines, read_text};
-use crate::judge::{Guard, Rate};
+use crate::judge::{Guard, Rate, Tolerance};
 
 pub(crate) fn parse(path: &Path, text: String, expected: &Expectations) -> Result<Definition, Vec<Diagnostic>> {
     let document = Document::parse(path, text)?;
@@ -151,24 +151,44 @@ fn read_users(flag_file: &Path, users_file: &Placed<String>, problems: &Problems
 }
 
 fn guard(mut section: Section<'_>) -> Guard {
-    let mut guard = Guard::default();
-    if let Some(Placed { value, place }) = section.optional("max_error_rate", string) {
-        let percent = value.strip_suffix('%').and_then(|percent| percent.trim().parse().ok());
-        match percent.and_then(Rate::from_percent) {
-            Some(rate) => guard.max_error_rate = rate,
-            None => section.problems().report(
-                &place,
-                format!("`guard.max_error_rate`: \"{value}\" is no rate; write a percentage from 0 to 100 like \"5%\""),
-            ),
-        }
-    }
-    let later =
-        ["tolerance", "max_latency", "latency_tolerance", "false_rollback", "failure", "harm_budget", "min_requests"];
-    for key in later {
+    let defaults = Guard::default();
+    let max_error_rate = section.or("max_error_rate", rate, defaults.max_error_rate);
+    let false_rollback = section.or("false_rollback", probability, defaults.false_rollback);
+    let tolerance = section.section("tolerance").and_then(tolerance).unwrap_or(defaults.tolerance);
+    for key in ["max_latency", "latency_tolerance", "failure", "harm_budget", "min_requests"] {
         section.not_supported_yet(key);
     }
     section.finish();
-    guard
+    Guard { max_error_rate, tolerance, false_rollback }
+}
+
+fn tolerance(mut section: Section<'_>) -> Option<Tolerance> {
+    let points = section.or("points", rate, Rate::ZERO);
+    let relative = section.or("relative", rate, Rate::ZERO);
+    let tolerance = Tolerance::new(points.as_share(), 1.0 + relative.as_share());
+    if tolerance.is_none() {
+        section.problems().report(section.place(), "`guard.tolerance`: `points` of 100% would allow anything");
+    }
+    section.finish();
+    tolerance
+}
+
+/// A rate as people write it: `"5%"`.
+fn rate(value: &Value) -> Result<Rate, String> {
+    let text = string(value)?;
+    let percent = text.strip_suffix('%').and_then(|percent| percent.trim().parse().ok());
+    percent
+        .and_then(Rate::from_percent)
+        .ok_or_else(|| format!("\"{text}\" is no rate; write a percentage from 0 to 100 like \"5%\""))
+}
+
+/// The probability of a mistake. With less than one in a trillion, nothing would ever be enough.
+fn probability(value: &Value) -> Result<Rate, String> {
+    let probability = number(value)?;
+    let meaningful = (1e-12..=0.5).contains(&probability);
+    Rate::from_share(probability)
+        .filter(|_| meaningful)
+        .ok_or_else(|| format!("{probability} is no probability to be wrong by; write one like 0.001, at most 0.5"))
 }
 
 #[cfg(test)]

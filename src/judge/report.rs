@@ -72,6 +72,17 @@ pub struct Report {
     pub limit: Option<LimitReport>,
 }
 
+impl Report {
+    /// The check by which the canary is worse, if it is.
+    #[must_use]
+    pub fn worse(&self) -> Option<Check> {
+        match self.outlook {
+            Outlook::Worse { cause } => Some(cause),
+            Outlook::Healthy | Outlook::Inconclusive { .. } => None,
+        }
+    }
+}
+
 pub(crate) fn report(trial: &Trial, tests: &[Weighed], limited: Option<Counts>) -> Report {
     let (log_evidence, log_limit) = (trial.log_evidence(), trial.log_limit());
     let streams: Vec<_> = tests.iter().map(|weighed| stream_report(weighed, log_limit)).collect();

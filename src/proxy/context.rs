@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::flag::Evaluation;
 use crate::outcome::{Excuse, Outcome};
 use crate::proxy::upstream::Upstream;
-use crate::recorder::{RecordedFlag, Unit};
+use crate::recorder::{Party, RecordedFlag};
 
 /// The longest request id that is taken over from a trusted proxy.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -65,8 +65,7 @@ impl InFlight {
 pub(crate) struct Decision {
     pub(crate) entry: Arc<RecordedFlag>,
     pub(crate) evaluation: Evaluation,
-    /// Whose request it is, if it is one by which the arms are compared.
-    pub(crate) unit: Option<Unit>,
+    pub(crate) party: Party,
 }
 
 /// What one request carries from phase to phase.
@@ -148,7 +147,7 @@ impl Context {
         self.settled = true;
         let Some(decision) = &self.decision else { return };
         let duration = now.duration_since(self.started);
-        decision.entry.attached.charge(decision.evaluation.arm, decision.unit, outcome, duration);
+        decision.entry.attached.charge(decision.evaluation.arm, decision.party, outcome, duration);
         decision.log(self.request_id_text(), outcome.as_str(), duration.as_secs_f64() * 1000.0);
     }
 }

@@ -1,7 +1,7 @@
-//! Which requests are compared: each user once in a while, and a user who keeps failing not for ever.
+//! Which requests the judge hears: each user's once in a while, and those of a user who keeps failing not for ever.
 //!
 //! What was drawn at random are users, not requests. A client that retries in bursts, or that fails wherever it lands,
-//! would otherwise be taken for many failures of the canary. Whether a request is compared follows from what was known
+//! would otherwise be taken for many failures of the canary. Whether a request is admitted follows from what was known
 //! of its user before, never from how the request ended, so leaving it out favours neither verdict.
 //!
 //! Users are told apart by a few bits of a hash, in tables of a fixed size. Two that collide count as one: some requests
@@ -24,6 +24,9 @@ const ALWAYS_COUNTED: u32 = 2;
 /// Beyond that, one user may be behind at most one in this many of an arm's failures. A share and not a number, so that
 /// a long rollout with its many ordinary failures does not end up with everybody left out.
 const ONE_IN: u32 = 20;
+
+/// With fewer users than this, nobody is left out.
+const FEW: u32 = 3;
 
 /// A user as the comparison knows them: a hash of the targeting key, independent of the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,22 +51,37 @@ impl Unit {
 /// What is known of the users of one flag in one generation.
 #[derive(Debug)]
 pub(crate) struct Units {
-    /// A bit for each user who was compared in this block.
+    /// A bit for each user who was admitted in this block.
     seen: Box<[AtomicU64]>,
     stable: Failures,
     canary: Failures,
 }
 
-/// Compared failures of one arm, by user and in all.
+/// How many users there are, as far as they can be told apart, and how many of them have seen a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Affected {
+    /// Users who were served. More than a few count as 64.
+    pub users: usize,
+    /// Those of them who have seen a failure.
+    pub failing: usize,
+}
+
+/// Admitted failures of one arm, by user and in all.
 #[derive(Debug)]
 struct Failures {
     by_unit: Box<[AtomicU32]>,
     total: AtomicU32,
+    /// A bit for each user, of so few that only a handful can be told from many.
+    users: AtomicU64,
 }
 
 impl Default for Failures {
     fn default() -> Self {
-        Self { by_unit: (0..FAILING).map(|_| AtomicU32::new(0)).collect(), total: AtomicU32::new(0) }
+        Self {
+            by_unit: (0..FAILING).map(|_| AtomicU32::new(0)).collect(),
+            total: AtomicU32::new(0),
+            users: AtomicU64::new(0),
+        }
     }
 }
 
@@ -75,13 +93,16 @@ impl Default for Units {
 }
 
 impl Units {
-    /// Whether a request of `unit` to `arm` is compared: the first of its user in this block, if the user is not behind
-    /// too many of the failures so far. Asking counts.
+    /// Whether a request of `unit` to `arm` is admitted: the first of its user in this block, if the user is not behind
+    /// too many of the failures so far. Where there are hardly any users, nobody can be one of many, and all are heard.
+    /// Asking counts.
     pub(crate) fn admit(&self, arm: Arm, unit: Unit) -> bool {
         // Relaxed throughout: every cell stands for itself, and nothing else is published by it.
         let failures = self.failures(arm);
+        let users = failures.users.fetch_or(1 << (unit.low(64)), Ordering::Relaxed);
         let own = failures.by_unit.get(unit.high(FAILING)).map_or(0, |own| own.load(Ordering::Relaxed));
-        if own >= ALWAYS_COUNTED.max(failures.total.load(Ordering::Relaxed) / ONE_IN) {
+        let bearable = ALWAYS_COUNTED.max(failures.total.load(Ordering::Relaxed) / ONE_IN);
+        if own >= bearable && users.count_ones() >= FEW {
             return false;
         }
         let bit = unit.low(SEEN_BITS);
@@ -89,7 +110,7 @@ impl Units {
         self.seen.get(bit / 64).is_some_and(|word| word.fetch_or(mask, Ordering::Relaxed) & mask == 0)
     }
 
-    /// Notes that a compared request of `unit` failed.
+    /// Notes that an admitted request of `unit` failed.
     pub(crate) fn fail(&self, arm: Arm, unit: Unit) {
         let failures = self.failures(arm);
         if let Some(own) = failures.by_unit.get(unit.high(FAILING)) {
@@ -107,9 +128,12 @@ impl Units {
         }
     }
 
-    /// How many users have failed on `arm`, as far as they can be told apart.
-    pub(crate) fn failing(&self, arm: Arm) -> usize {
-        self.failures(arm).by_unit.iter().filter(|own| own.load(Ordering::Relaxed) > 0).count()
+    /// Who was served by `arm`, and who of them saw a failure.
+    pub(crate) fn affected(&self, arm: Arm) -> Affected {
+        let failures = self.failures(arm);
+        let users = usize::try_from(failures.users.load(Ordering::Relaxed).count_ones()).unwrap_or(0);
+        let failing = failures.by_unit.iter().filter(|own| own.load(Ordering::Relaxed) > 0).count();
+        Affected { users, failing }
     }
 
     fn failures(&self, arm: Arm) -> &Failures {
@@ -126,6 +150,16 @@ mod tests {
 
     fn unit(number: u64) -> Unit {
         Unit::from_hash(number << 32 | number)
+    }
+
+    /// Units that know of enough users to leave one out.
+    fn units() -> Units {
+        let units = Units::default();
+        for number in 40..50 {
+            units.admit(Arm::Canary, unit(number));
+        }
+        units.next_block();
+        units
     }
 
     #[test]
@@ -153,10 +187,18 @@ mod tests {
 
     #[test]
     fn a_user_who_keeps_failing_is_left_out() {
-        let units = Units::default();
+        let units = units();
         assert_eq!(failing_in(&units, unit(1), 1000), ALWAYS_COUNTED);
         assert!(units.admit(Arm::Canary, unit(2)));
-        assert_eq!((units.failing(Arm::Canary), units.failing(Arm::Stable)), (1, 0));
+        assert_eq!(units.affected(Arm::Canary).failing, 1);
+        assert_eq!(units.affected(Arm::Stable), Affected { users: 0, failing: 0 });
+    }
+
+    #[test]
+    fn an_only_user_is_heard() {
+        let units = Units::default();
+        assert_eq!(failing_in(&units, unit(1), 100), 100);
+        assert_eq!(units.affected(Arm::Canary), Affected { users: 1, failing: 1 });
     }
 
     #[test]

@@ -6,28 +6,30 @@ use std::time::Instant;
 use crate::api::Rollback;
 use crate::flag::{FlagKey, Generation, Rollout};
 use crate::flag_file::Definition;
-use crate::judge::{Finding, WINDOW, Window};
+use crate::rollout::trial::OnTrial;
 use crate::store::{Record, StoredRollout};
 
 /// A flag in force, apart from what decisions need.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) definition: Definition,
-    pub(crate) window: Window,
-    pub(crate) finding: Option<Finding>,
+    pub(crate) on_trial: OnTrial,
     /// The rollback, while its latch holds.
     pub(crate) rollback: Option<Rollback>,
 }
 
 impl Live {
     pub(crate) fn new(definition: Definition, rollback: Option<Rollback>) -> Self {
-        Self { definition, window: Window::new(WINDOW), finding: None, rollback }
+        Self { on_trial: OnTrial::new(&definition.guard), definition, rollback }
     }
 
-    /// Begins anew with another generation, whose outcomes start from nothing.
-    pub(crate) fn restart(&mut self, rollback: Option<Rollback>) {
-        self.window = Window::new(WINDOW);
-        self.finding = None;
+    /// Goes on with another generation. The trial of the release goes on too, unless a latch was lifted: whoever lifts it
+    /// has seen the evidence, and gives the canary another chance.
+    pub(crate) fn next_generation(&mut self, rollback: Option<Rollback>) {
+        if self.rollback.is_some() && rollback.is_none() {
+            self.on_trial = OnTrial::new(&self.definition.guard);
+        }
+        self.on_trial.next_generation();
         self.rollback = rollback;
     }
 }

@@ -3,7 +3,7 @@
 use crate::api::{ArmStatus, Arms, Event, Evidence, Explanation, FlagStatus};
 use crate::clock;
 use crate::flag::{Arm, FlagKey, Moment, Phase};
-use crate::judge::Finding;
+use crate::judge::{Check, Counts, Outlook, Verdict};
 use crate::recorder::RecordedFlag;
 use crate::rollout::asked::AskedRequest;
 use crate::rollout::book::Live;
@@ -86,7 +86,7 @@ fn flag_status(entry: &RecordedFlag, live: Option<&Live>) -> FlagStatus {
         owner: flag.owner.clone(),
         description: flag.description.clone(),
         arms: Arms { stable: arm_status(entry, Arm::Stable), canary: arm_status(entry, Arm::Canary) },
-        evidence: live.and_then(|live| live.finding.as_ref()).map(evidence).into_iter().collect(),
+        evidence: live.map(evidence).unwrap_or_default(),
         rollback: live.and_then(|live| live.rollback.clone()),
     }
 }
@@ -105,13 +105,32 @@ fn arm_status(entry: &RecordedFlag, arm: Arm) -> ArmStatus {
     }
 }
 
-pub(crate) fn evidence(finding: &Finding) -> Evidence {
-    Evidence {
-        check: finding.check.as_str().to_owned(),
-        value: finding.value.as_share(),
-        limit: finding.limit.as_share(),
-        requests: finding.counts.requests,
-        failures: finding.counts.failures,
-        verdict: finding.verdict.as_str().to_owned(),
-    }
+/// What the judge last found, check by check: the evidence as odds, which start at 1 and roll back at the limit.
+pub(crate) fn evidence(live: &Live) -> Vec<Evidence> {
+    let Some(report) = live.on_trial.report() else { return Vec::new() };
+    let verdict = |log_evidence: f64, log_limit: f64| match report.outlook {
+        _ if log_evidence >= log_limit => Verdict::Worse,
+        Outlook::Inconclusive { .. } => Verdict::Inconclusive,
+        Outlook::Healthy | Outlook::Worse { .. } => Verdict::Healthy,
+    };
+    let row = |check: Check, counts: Counts, log_evidence: f64, log_limit: f64| Evidence {
+        check: check.as_str().to_owned(),
+        value: odds(log_evidence),
+        limit: odds(log_limit),
+        requests: counts.requests,
+        failures: counts.failures,
+        verdict: verdict(log_evidence, log_limit).as_str().to_owned(),
+    };
+    let streams = report
+        .streams
+        .iter()
+        .map(|stream| row(Check::WorseThanStable(stream.stream), stream.canary, report.log_evidence, report.log_limit));
+    let limit =
+        report.limit.iter().map(|limit| row(Check::MaxErrorRate, limit.canary, limit.log_evidence, limit.log_limit));
+    streams.chain(limit).collect()
+}
+
+/// The number whose logarithm this is, as far as JSON can hold it.
+fn odds(logarithm: f64) -> f64 {
+    logarithm.exp().min(f64::MAX)
 }

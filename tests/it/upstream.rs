@@ -86,7 +86,9 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
     if request.uri().path().ends_with("/slow") {
         script.gate.acquire().await.unwrap().forget();
     }
-    let mut response = Response::builder().status(script.status.load(Ordering::SeqCst));
+    let fails = request.uri().path().ends_with("/fail");
+    let status = if fails { 500 } else { script.status.load(Ordering::SeqCst) };
+    let mut response = Response::builder().status(status);
     for (name, value) in request.headers() {
         response = response.header(format!("got-{name}"), value);
     }

@@ -1,0 +1,89 @@
+//! A flag's canary on trial: what the recorder counts becomes what the judge sees.
+
+use std::time::Instant;
+
+use crate::flag::{Arm, Percentage};
+use crate::judge::{Check, Counts, Guard, Report, Sample, Settings, Stream, StreamSettings, Trial};
+use crate::recorder::{Affected, Ledger};
+
+/// So many users must have had a failure before anything is rolled back, if the canary has that many: what only one or two
+/// see is more likely theirs.
+const MIN_FAILING_USERS: usize = 3;
+
+/// The trial of one release, over all of its generations.
+#[derive(Debug)]
+pub(crate) struct OnTrial {
+    trial: Trial,
+    began: Option<Instant>,
+    /// What was counted at the last look, of the ledger that is looked at.
+    seen: Seen,
+    report: Option<Report>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    stable: Counts,
+    canary: Counts,
+    canary_in_all: Counts,
+}
+
+impl OnTrial {
+    /// A trial of a release by `guard`.
+    pub(crate) fn new(guard: &Guard) -> Self {
+        let errors = StreamSettings { stream: Stream::Errors, tolerance: guard.tolerance, history: Counts::default() };
+        let settings = Settings {
+            false_rollback: guard.false_rollback,
+            streams: vec![errors],
+            max_error_rate: Some(guard.max_error_rate),
+        };
+        Self { trial: Trial::new(&settings), began: None, seen: Seen::default(), report: None }
+    }
+
+    /// Goes on with another generation of the same release. The evidence stays; what is counted starts from nothing.
+    pub(crate) fn next_generation(&mut self) {
+        self.seen = Seen::default();
+    }
+
+    /// Takes in what `ledger` has counted up to `now`, with the canary's share being `percentage`, and says by which check
+    /// the canary is worse, if it is.
+    pub(crate) fn observe(&mut self, now: Instant, percentage: Percentage, ledger: &Ledger) -> Option<Check> {
+        let counted = Seen {
+            stable: counts(ledger.compared(Arm::Stable)),
+            canary: counts(ledger.compared(Arm::Canary)),
+            canary_in_all: counts(ledger.admitted(Arm::Canary)),
+        };
+        let sample = Sample {
+            stream: Stream::Errors,
+            share: percentage.as_percent(),
+            stable: since(counted.stable, self.seen.stable),
+            canary: since(counted.canary, self.seen.canary),
+        };
+        let began = *self.began.get_or_insert(now);
+        self.trial.observe(now.duration_since(began), &[sample]);
+        self.trial.observe_canary(since(counted.canary_in_all, self.seen.canary_in_all));
+        self.seen = counted;
+        ledger.next_block();
+
+        let report = self.trial.report();
+        let worse = report.worse();
+        self.report = Some(report);
+        let Affected { users, failing } = ledger.canary_users();
+        worse.filter(|_| failing >= users.min(MIN_FAILING_USERS))
+    }
+
+    /// What the judge last found.
+    pub(crate) fn report(&self) -> Option<&Report> {
+        self.report.as_ref()
+    }
+}
+
+fn counts((requests, failures): (u64, u64)) -> Counts {
+    Counts { requests, failures }
+}
+
+fn since(now: Counts, before: Counts) -> Counts {
+    Counts {
+        requests: now.requests.saturating_sub(before.requests),
+        failures: now.failures.saturating_sub(before.failures),
+    }
+}
