@@ -7,6 +7,7 @@
 mod baseline;
 mod limit;
 mod mixture;
+mod numbers;
 mod numeric;
 mod report;
 mod stream;

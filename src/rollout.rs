@@ -26,7 +26,7 @@ use crate::diagnostic::Diagnostic;
 use crate::flag::{Arm, FlagKey, Generation, Phase, Rollout};
 use crate::flag_file::Definition;
 use crate::recorder::{RecordedFlag, RecordedFlagStore, Recorder};
-use crate::rollout::book::{Book, Live};
+use crate::rollout::book::{Book, Live, basis};
 use crate::store::{Record, Store, StoreError, StoredRollout, state_of};
 
 pub use crate::rollout::asked::{AskedError, AskedRequest};
@@ -75,7 +75,7 @@ impl Rollouts {
         recorder: Arc<Recorder>,
         store: Store,
     ) -> Result<Arc<Self>, StoreError> {
-        let book = Book::new(store.rollouts().await?, clock::now());
+        let book = Book::new(store.rollouts().await?, store.trials().await?, clock::now());
         let (saving, unsaved) = (AsyncMutex::new(()), Notify::new());
         Ok(Arc::new(Self { flags, recorder, store, book: Mutex::new(book), saving, unsaved }))
     }
@@ -161,15 +161,8 @@ impl Rollouts {
         // The same generation goes on in the same ledger: what else the file says changes nothing about the outcomes.
         let same_generation = entry.filter(|entry| entry.rollout.generation == rollout.generation);
         let attached = same_generation.map_or_else(|| self.recorder.open(&flag), |entry| Arc::clone(&entry.attached));
-        // And the same release goes on in the same trial, as long as it is judged by the same guard and draws the same users.
-        let goes_on = |live: &Live| {
-            let (before, after) = (&live.definition, &definition);
-            before.guard == after.guard
-                && before.flag.release == after.flag.release
-                && before.flag.bucketer == after.flag.bucketer
-                && (&before.flag.stable, &before.flag.canary) == (&after.flag.stable, &after.flag.canary)
-        };
-        let live = match live.filter(goes_on) {
+        let kept = book.kept_trials.remove(&flag.key);
+        let live = match live.filter(|live| basis(&live.definition) == basis(&definition)) {
             Some(live) => {
                 let mut live = Live { definition, ..live };
                 if same_generation.is_none() {
@@ -177,7 +170,7 @@ impl Rollouts {
                 }
                 live
             }
-            None => Live::new(definition, rollback),
+            None => Live::new(definition, rollback, kept),
         };
         book.live.insert(flag.key.clone(), live);
         Arc::new(RecordedFlag { flag, rollout, attached })

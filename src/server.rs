@@ -240,6 +240,7 @@ async fn run(
     join(parts, "the control plane").await;
     // Once more, now that nothing changes any more. A failure is logged where it happens.
     let _ = rollouts.flush().await;
+    rollouts.keep_trials().await;
     store.close().await;
     stop_backends.send_replace(true);
     join(builtin, "the built-in backends").await;

@@ -95,6 +95,17 @@ pub struct StoredRollout {
     pub rollback: Option<Rollback>,
 }
 
+/// A trial as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredTrial {
+    /// The flag.
+    pub flag: FlagKey,
+    /// What is on trial, and by which guard.
+    pub basis: String,
+    /// The judge's state.
+    pub numbers: Vec<f64>,
+}
+
 /// A change to be kept: the state that it led to, and the event that tells of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
@@ -170,6 +181,48 @@ impl Store {
     pub async fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError> {
         let rows = within(sqlx::query("SELECT * FROM rollouts ORDER BY flag").fetch_all(&self.readers)).await?;
         rows.iter().map(stored_rollout).collect()
+    }
+
+    /// Every trial that was saved, as far as it can be read. Without the others, evidence begins anew: that is no reason not
+    /// to start.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn trials(&self) -> Result<Vec<StoredTrial>, StoreError> {
+        let rows = within(sqlx::query("SELECT * FROM trials").fetch_all(&self.readers)).await?;
+        let read = |row: &SqliteRow| {
+            Some(StoredTrial {
+                flag: row.try_get::<String, _>("flag").ok()?.parse().ok()?,
+                basis: row.try_get("basis").ok()?,
+                numbers: serde_json::from_str(row.try_get("state").ok()?).ok()?,
+            })
+        };
+        Ok(rows.iter().filter_map(read).collect())
+    }
+
+    /// Keeps the trials, each in place of what was kept of its flag.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; then nothing was written.
+    pub async fn save_trials(&self, trials: &[StoredTrial]) -> Result<(), StoreError> {
+        let work = async |connection: &mut SqliteConnection| {
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+            for trial in trials {
+                sqlx::query(
+                    "INSERT INTO trials (flag, basis, state) VALUES (?, ?, ?) \
+                     ON CONFLICT (flag) DO UPDATE SET basis = excluded.basis, state = excluded.state",
+                )
+                .bind(trial.flag.as_str())
+                .bind(&trial.basis)
+                .bind(json(&trial.numbers))
+                .execute(&mut *transaction)
+                .await?;
+            }
+            transaction.commit().await
+        };
+        self.writer.write(work).await
     }
 
     /// Keeps a change and its event, both or neither. A state older than the one kept does not replace it.

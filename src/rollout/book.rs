@@ -7,7 +7,7 @@ use crate::api::Rollback;
 use crate::flag::{FlagKey, Generation, Rollout};
 use crate::flag_file::Definition;
 use crate::rollout::trial::OnTrial;
-use crate::store::{Record, StoredRollout};
+use crate::store::{Record, StoredRollout, StoredTrial};
 
 /// A flag in force, apart from what decisions need.
 #[derive(Debug)]
@@ -19,19 +19,26 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(definition: Definition, rollback: Option<Rollback>) -> Self {
-        Self { on_trial: OnTrial::new(&definition.guard), definition, rollback }
+    pub(crate) fn new(definition: Definition, rollback: Option<Rollback>, kept: Option<StoredTrial>) -> Self {
+        let on_trial = OnTrial::new(&definition.guard, basis(&definition), kept);
+        Self { on_trial, definition, rollback }
     }
 
     /// Goes on with another generation. The trial of the release goes on too, unless a latch was lifted: whoever lifts it
     /// has seen the evidence, and gives the canary another chance.
     pub(crate) fn next_generation(&mut self, rollback: Option<Rollback>) {
         if self.rollback.is_some() && rollback.is_none() {
-            self.on_trial = OnTrial::new(&self.definition.guard);
+            self.on_trial = OnTrial::new(&self.definition.guard, basis(&self.definition), None);
         }
         self.on_trial.next_generation();
         self.rollback = rollback;
     }
+}
+
+/// What is on trial and by which guard: as long as it is the same, so is the trial.
+pub(crate) fn basis(definition: &Definition) -> String {
+    let Definition { flag, guard, .. } = definition;
+    format!("{:?}", (&flag.release, &flag.stable, &flag.canary, &flag.bucketer, guard))
 }
 
 #[derive(Debug)]
@@ -39,6 +46,8 @@ pub(crate) struct Book {
     pub(crate) live: BTreeMap<FlagKey, Live>,
     /// Rollouts in the store whose flags have no file now.
     pub(crate) dormant: BTreeMap<FlagKey, StoredRollout>,
+    /// The evidence in the store, until its flag is there.
+    pub(crate) kept_trials: BTreeMap<FlagKey, StoredTrial>,
     /// What is in force and not in the store yet, oldest first.
     pub(crate) unsaved: VecDeque<Record>,
     /// The generation of a change that is being stored: a rollback at this moment takes the one after.
@@ -51,8 +60,9 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    pub(crate) fn new(stored: Vec<StoredRollout>, now: Instant) -> Self {
+    pub(crate) fn new(stored: Vec<StoredRollout>, trials: Vec<StoredTrial>, now: Instant) -> Self {
         Self {
+            kept_trials: trials.into_iter().map(|trial| (trial.flag.clone(), trial)).collect(),
             live: BTreeMap::new(),
             dormant: stored.into_iter().map(|stored| (stored.flag.clone(), stored)).collect(),
             unsaved: VecDeque::new(),

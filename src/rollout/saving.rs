@@ -14,9 +14,15 @@ use crate::telemetry::chain;
 /// How often the store is asked whether it still takes writes, and what could not be written is tried again.
 const STORE_PROBE: Duration = Duration::from_secs(1);
 
+/// How often the evidence is kept. What a killed process had seen since then is forgotten: that costs evidence, and
+/// nothing of the bound on false rollbacks, since when it was killed says nothing about the outcomes.
+const TRIALS_KEPT: Duration = Duration::from_secs(2);
+
 impl Rollouts {
     /// Writes what waits to be written as soon as the store takes it, until `shutdown` turns true; then once more.
     pub async fn save_until(&self, mut shutdown: watch::Receiver<bool>) {
+        let mut trials = interval(TRIALS_KEPT);
+        trials.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut probes = interval(STORE_PROBE);
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -27,6 +33,10 @@ impl Rollouts {
                     self.note_store_health(&mut self.book(), probed.as_ref().err());
                     false
                 }
+                _ = trials.tick() => {
+                    self.keep_trials().await;
+                    continue;
+                }
                 () = async { drop(shutdown.wait_for(|stop| *stop).await) } => true,
             };
             // A failure is noted where it happened, and tried again with the next probe.
@@ -35,6 +45,18 @@ impl Rollouts {
                 return;
             }
         }
+    }
+
+    /// Keeps the evidence as it is now. What the store does not take is kept the next time.
+    pub async fn keep_trials(&self) {
+        let kept: Vec<_> =
+            self.book().live.iter_mut().filter_map(|(key, live)| live.on_trial.take_changes(key)).collect();
+        if kept.is_empty() {
+            return;
+        }
+        let _saving = self.saving.lock().await;
+        let saved = self.store.save_trials(&kept).await;
+        self.note_store_health(&mut self.book(), saved.as_ref().err());
     }
 
     /// Writes what waits to be written.

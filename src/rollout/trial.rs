@@ -1,10 +1,11 @@
 //! A flag's canary on trial: what the recorder counts becomes what the judge sees.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::flag::{Arm, Percentage};
-use crate::judge::{Check, Counts, Guard, Report, Sample, Settings, Stream, StreamSettings, Trial};
+use crate::flag::{Arm, FlagKey, Percentage};
+use crate::judge::{Check, Counts, Guard, Report, Sample, Settings, Stream, StreamSettings, Trial, TrialState};
 use crate::recorder::{Affected, Ledger};
+use crate::store::StoredTrial;
 
 /// So many users must have had a failure before anything is rolled back, if the canary has that many: what only one or two
 /// see is more likely theirs.
@@ -14,10 +15,15 @@ const MIN_FAILING_USERS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct OnTrial {
     trial: Trial,
+    basis: String,
+    /// How long it had lasted when this process took it up, and when that was.
+    before: Duration,
     began: Option<Instant>,
     /// What was counted at the last look, of the ledger that is looked at.
     seen: Seen,
     report: Option<Report>,
+    /// Whether anything has been observed since it was last kept.
+    changed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -29,14 +35,25 @@ struct Seen {
 
 impl OnTrial {
     /// A trial of a release by `guard`.
-    pub(crate) fn new(guard: &Guard) -> Self {
+    ///
+    /// `basis` says what is on trial; the evidence that is `kept` is taken up if it is of the same.
+    pub(crate) fn new(guard: &Guard, basis: String, kept: Option<StoredTrial>) -> Self {
         let errors = StreamSettings { stream: Stream::Errors, tolerance: guard.tolerance, history: Counts::default() };
         let settings = Settings {
             false_rollback: guard.false_rollback,
             streams: vec![errors],
             max_error_rate: Some(guard.max_error_rate),
         };
-        Self { trial: Trial::new(&settings), began: None, seen: Seen::default(), report: None }
+        let kept = kept.filter(|kept| kept.basis == basis).and_then(|kept| TrialState::from_numbers(&kept.numbers));
+        let before = kept.as_ref().map_or(Duration::ZERO, |kept| kept.at);
+        let trial = kept.map_or_else(|| Trial::new(&settings), |kept| Trial::resume(&settings, kept));
+        Self { trial, basis, before, began: None, seen: Seen::default(), report: None, changed: true }
+    }
+
+    /// What is to be kept, if it is not what was asked for last.
+    pub(crate) fn take_changes(&mut self, flag: &FlagKey) -> Option<StoredTrial> {
+        let numbers = std::mem::take(&mut self.changed).then(|| self.trial.state().to_numbers())?;
+        Some(StoredTrial { flag: flag.clone(), basis: self.basis.clone(), numbers })
     }
 
     /// Goes on with another generation of the same release. The evidence stays; what is counted starts from nothing.
@@ -59,7 +76,8 @@ impl OnTrial {
             canary: since(counted.canary, self.seen.canary),
         };
         let began = *self.began.get_or_insert(now);
-        self.trial.observe(now.duration_since(began), &[sample]);
+        self.changed |= sample.stable != Counts::default() || counted.canary_in_all != self.seen.canary_in_all;
+        self.trial.observe(self.before + now.duration_since(began), &[sample]);
         self.trial.observe_canary(since(counted.canary_in_all, self.seen.canary_in_all));
         self.seen = counted;
         ledger.next_block();

@@ -107,6 +107,28 @@ async fn a_canary_that_is_worse_than_stable_goes_though_it_is_within_its_own_lim
 }
 
 #[tokio::test]
+async fn evidence_survives_a_restart() {
+    let (_stable, canary, site, mut gateway) = pair().await;
+    assert_eq!(gateway.set(50.0).await.status(), 200);
+    canary.answer_with(500);
+    ask(&gateway, "/api/v1/x", 0..4).await;
+    canary.answer_with(200);
+    ask(&gateway, "/api/v1/x", 4..40).await;
+    let evidence = async |gateway: &Gateway| gateway.flag().await["evidence"].clone();
+    eventually("they are judged", || async { evidence(&gateway).await[1]["requests"].as_u64() >= Some(15) }).await;
+    let counted = || async { gateway.outcomes("sync", "success").await + gateway.outcomes("async", "success").await };
+    eventually("all of them", || async { counted().await + gateway.outcomes("async", "failure").await == 40.0 }).await;
+    gateway.terminate().await;
+    assert_eq!(gateway.ended().await, Some(0));
+
+    let gateway = site.start().await;
+    eventually("the judge has looked", || async { evidence(&gateway).await[1].is_object() }).await;
+    let after = evidence(&gateway).await;
+    assert!(after[1]["requests"].as_u64() >= Some(15), "{after}");
+    assert!(after[1]["failures"].as_u64() >= Some(1), "{after}");
+}
+
+#[tokio::test]
 async fn one_user_who_always_fails_rolls_nothing_back() {
     let (_stable, _canary, _site, gateway) = pair().await;
     assert_eq!(gateway.set(50.0).await.status(), 200);
