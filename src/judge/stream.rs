@@ -16,9 +16,14 @@ use crate::judge::tolerance::Tolerance;
 /// A block that lacks an arm for this long is given up: what stable did long ago says little about the canary now.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many blocks are gathered at a time. A stratum for each step of a ramp, with a fleet in the middle of a step, needs
+/// How many blocks are gathered at a time.
+///
+/// A stratum for each step of a ramp, with a fleet in the middle of a step, needs
 /// far fewer; past it the oldest block is given up, which costs power and nothing else.
 pub const MAX_STRATA: usize = 64;
+
+/// How many requests of the rarer arm are to be expected in a block.
+const ENOUGH: f64 = 0.75;
 
 /// A block in the making.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -123,7 +128,8 @@ impl StreamTest {
     pub(crate) fn give_up(&mut self, at: Duration) {
         let baseline = &mut self.baseline;
         self.gathering.retain(|block| {
-            let fresh = at.saturating_sub(block.since) < PATIENCE;
+            let whole = block.stable.requests > 0 && block.canary.requests > 0;
+            let fresh = whole || at.saturating_sub(block.since) < PATIENCE;
             if !fresh {
                 baseline.learn(block.stable);
             }
@@ -149,17 +155,29 @@ impl StreamTest {
         self.gathering.push(Gathering { share, since: at, stable: stable.sound(), canary: canary.sound() });
     }
 
-    /// Bets on every block that holds both arms. Comes once a tick, after all that is new.
-    pub(crate) fn settle(&mut self) {
+    /// Bets on every block that is whole at `at`. Comes once a tick, after all that is new.
+    pub(crate) fn settle(&mut self, at: Duration) {
         let mut gathering = std::mem::take(&mut self.gathering);
         gathering.retain(|block| {
-            let whole = block.stable.requests > 0 && block.canary.requests > 0;
+            let whole = self.is_whole(block, at);
             if whole {
                 self.bet(block.stable, block.canary);
             }
             !whole
         });
         self.gathering = gathering;
+    }
+
+    /// Whether a block is to be bet on: it holds both arms, and enough requests for the rarer one to be expected in it, or
+    /// has waited long enough for them.
+    ///
+    /// A block that ended with the first request of the rarer arm would often hold far less of the other than usual, and be
+    /// worth less for it. How many requests are enough is known from earlier blocks, and the outcomes have no say in it.
+    fn is_whole(&self, block: &Gathering, at: Duration) -> bool {
+        let requests = block.stable.requests.saturating_add(block.canary.requests) as f64;
+        let rarer = self.recent_share.min(1.0 - self.recent_share);
+        let enough = requests * rarer >= ENOUGH || at.saturating_sub(block.since) >= PATIENCE;
+        block.stable.requests > 0 && block.canary.requests > 0 && (enough || self.recent_share <= 0.0)
     }
 
     fn bet(&mut self, stable: Counts, canary: Counts) {
