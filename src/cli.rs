@@ -265,6 +265,9 @@ struct SimulateArgs {
     /// The probability of rolling back a healthy canary.
     #[arg(long, value_name = "PROBABILITY", value_parser = probability, default_value = "0.001")]
     false_rollback: Rate,
+    /// How many times each release is tried; without it as often as gives sound figures.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    tries: Option<u64>,
     /// The seed of chance: the same seed gives the same figures.
     #[arg(long, default_value_t = 1)]
     seed: u64,

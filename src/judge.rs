@@ -8,6 +8,8 @@ mod baseline;
 mod limit;
 mod mixture;
 mod numeric;
+#[cfg(test)]
+mod proof;
 mod report;
 mod stream;
 mod tolerance;

@@ -89,11 +89,11 @@ impl Change {
         1.5 * self.needed(alpha) + 3.0 + 2.0 * self.tick_worth()
     }
 
-    /// The race of this case, with about as many tries as `budget` ticks allow, 40 to `most`.
+    /// The race of this case, with about as many tries as `budget` ticks allow, from 40 to `most`.
     #[must_use]
     pub fn race(&self, false_rollback: Rate, budget: f64, most: u64, seed: u64) -> Race<'_> {
         let ticks = whole(self.needed(false_rollback.as_share()) / self.tick_worth());
-        let tries = whole(budget / (self.tick + ticks * 2 + 50) as f64).clamp(40, most);
+        let tries = whole(budget / (self.tick + ticks * 2 + 50) as f64).clamp(40.min(most), most);
         let Self { ref world, tolerance, tick: change, .. } = *self;
         // Ten times what is needed: what has not been seen by then is counted as not seen.
         let ticks = change + ticks * 10 + 600;

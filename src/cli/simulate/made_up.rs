@@ -42,6 +42,7 @@ pub(crate) fn describe(args: &SimulateArgs, canary: Rate) -> anyhow::Result<()> 
     else {
         bail!("`--tolerance-points` must be below 100 %");
     };
+    let tries = args.tries.unwrap_or(TRIES);
     let race = Race {
         world: &bad,
         tolerance,
@@ -49,7 +50,7 @@ pub(crate) fn describe(args: &SimulateArgs, canary: Rate) -> anyhow::Result<()> 
         false_rollback: args.false_rollback,
         change: 0,
         ticks: BAD_TICKS,
-        tries: TRIES,
+        tries,
         seed: args.seed,
     };
     let stops = race.run(threads());
@@ -72,7 +73,7 @@ pub(crate) fn describe(args: &SimulateArgs, canary: Rate) -> anyhow::Result<()> 
         ]);
     }
     print(&format!(
-        "stable fails at {}, the canary at {}; {} of {rps} requests a second go to it; {TRIES} tries of 30 min\n",
+        "stable fails at {}, the canary at {}; {} of {rps} requests a second go to it; {tries} tries of 30 min\n",
         args.stable_errors,
         Rate::from_share(canary).unwrap_or(Rate::ZERO),
         args.share,
@@ -104,8 +105,8 @@ pub(crate) fn suite(args: &SimulateArgs) -> anyhow::Result<()> {
     let (size, budget, most, tries) =
         if args.quick { (Size::Quick, 5e4, 60, 100) } else { (Size::Full, 2e6, 400, 2000) };
     let alpha = Rate::from_share(ALPHA).unwrap_or(Rate::ZERO);
-    delays(size, budget, most, alpha, args.seed)?;
-    false_stops(size, tries, alpha, args.seed)
+    delays(size, budget, args.tries.unwrap_or(most), alpha, args.seed)?;
+    false_stops(size, args.tries.unwrap_or(tries), alpha, args.seed)
 }
 
 fn delays(size: Size, budget: f64, most: u64, alpha: Rate, seed: u64) -> anyhow::Result<()> {
