@@ -170,7 +170,7 @@ fn a_verdict_says_what_it_rests_on() {
 
 /// What happens in a tick: samples of two shares and two streams.
 fn tick() -> impl Strategy<Value = Vec<Sample>> {
-    let arm = |most| {
+    let arm = |most: u64| {
         (0..=most, 0..=most).prop_map(|(requests, failures): (u64, u64)| counts(requests, failures.min(requests)))
     };
     let sample = (any::<bool>(), any::<bool>(), arm(40), arm(12)).prop_map(|(errors, ten, stable, canary)| Sample {
