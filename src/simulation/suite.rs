@@ -9,7 +9,7 @@ use crate::simulation::world::{TICK, Traffic, World};
 pub enum Size {
     /// A sample of the cases, few tries each: seconds.
     Quick,
-    /// Everything: some ten minutes on two cores.
+    /// Everything: some five minutes on two cores.
     Full,
 }
 
@@ -92,11 +92,10 @@ impl Change {
     /// The race of this case, with about as many tries as `budget` ticks allow, from 40 to `most`.
     #[must_use]
     pub fn race(&self, false_rollback: Rate, budget: f64, most: u64, seed: u64) -> Race<'_> {
-        let ticks = whole(self.needed(false_rollback.as_share()) / self.tick_worth());
-        let tries = whole(budget / (self.tick + ticks * 2 + 50) as f64).clamp(40.min(most), most);
         let Self { ref world, tolerance, tick: change, .. } = *self;
-        // Ten times what is needed: what has not been seen by then is counted as not seen.
-        let ticks = change + ticks * 10 + 600;
+        // Four times what is needed and half a minute: what has not been seen by then is counted as not seen.
+        let ticks = change + whole(4.0 * self.needed(false_rollback.as_share()) / self.tick_worth()) + 300;
+        let tries = whole(budget / ticks as f64).clamp(40.min(most), most);
         Race { world, tolerance, max_error_rate: None, false_rollback, change, ticks, tries, seed }
     }
 }

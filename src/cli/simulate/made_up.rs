@@ -103,7 +103,7 @@ fn guard(args: &SimulateArgs) -> anyhow::Result<Guard> {
 /// Runs the suite and prints its tables.
 pub(crate) fn suite(args: &SimulateArgs) -> anyhow::Result<()> {
     let (size, budget, most, tries) =
-        if args.quick { (Size::Quick, 5e4, 60, 100) } else { (Size::Full, 2e6, 400, 2000) };
+        if args.quick { (Size::Quick, 1e5, 60, 100) } else { (Size::Full, 5e5, 400, 1000) };
     let alpha = Rate::from_share(ALPHA).unwrap_or(Rate::ZERO);
     delays(size, budget, args.tries.unwrap_or(most), alpha, args.seed)?;
     false_stops(size, args.tries.unwrap_or(tries), alpha, args.seed)
