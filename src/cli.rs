@@ -12,12 +12,13 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use http::uri::Authority;
 
 use crate::backend::{Fault, Mode};
 use crate::cli::client::Client;
 use crate::flag::{FlagKey, Percentage};
+use crate::judge::Rate;
 use crate::telemetry::{LogFormat, chain};
 
 /// A canary gateway: splits traffic between two implementations of a service by flags, counts how every request ends,
@@ -260,10 +261,65 @@ const SIMULATE_HELP: &str = "A judge for other programs, JSON lines; one reply f
     -> {\"op\":\"end\",\"run\":\"a\"}";
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["stdin", "suite", "canary_errors"]))]
 struct SimulateArgs {
     /// Judge what another program tells on standard input.
-    #[arg(long, required = true)]
+    #[arg(long)]
     stdin: bool,
+    /// Run the releases that the judge is proven on, beside other methods, and print the tables of docs/judge.md.
+    #[arg(long)]
+    suite: bool,
+    /// A sample of the suite only.
+    #[arg(long, requires = "suite")]
+    quick: bool,
+    /// Make up a release whose canary fails at this rate: how soon is it stopped?
+    #[arg(long, value_name = "PERCENT", value_parser = rate)]
+    canary_errors: Option<Rate>,
+    /// The rate at which stable fails.
+    #[arg(long, value_name = "PERCENT", value_parser = rate, default_value = "0.1%")]
+    stable_errors: Rate,
+    /// The canary's share of requests.
+    #[arg(long, value_name = "PERCENT", value_parser = rate, default_value = "5%")]
+    share: Rate,
+    /// Requests a second, to both together.
+    #[arg(long, value_name = "NUMBER", value_parser = requests_per_second, default_value = "200")]
+    rps: f64,
+    /// The flag file whose guard judges; without it the default guard does.
+    #[arg(long, value_name = "FILE")]
+    guard: Option<PathBuf>,
+    /// How many points above stable's rate the canary may fail.
+    #[arg(long, value_name = "PERCENT", value_parser = rate, default_value = "0.2%")]
+    tolerance_points: Rate,
+    /// How much of stable's rate it may fail on top of that.
+    #[arg(long, value_name = "PERCENT", value_parser = rate, default_value = "25%")]
+    tolerance_relative: Rate,
+    /// The probability of rolling back a healthy canary.
+    #[arg(long, value_name = "PROBABILITY", value_parser = probability, default_value = "0.001")]
+    false_rollback: Rate,
+    /// How many times each release is tried; without it as often as gives sound figures.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    tries: Option<u64>,
+    /// The seed of chance: the same seed gives the same figures.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+/// A rate in percent, as in a flag file; the sign may be left out.
+fn rate(text: &str) -> Result<Rate, String> {
+    let percent = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
+    percent.and_then(Rate::from_percent).ok_or_else(|| "a rate is a percentage from 0 to 100 like 5%".to_owned())
+}
+
+fn probability(text: &str) -> Result<Rate, String> {
+    let probability = text.parse().ok().filter(|value| *value > 0.0 && *value < 1.0);
+    probability.and_then(Rate::from_share).ok_or_else(|| "a probability is above 0 and below 1".to_owned())
+}
+
+fn requests_per_second(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|value| *value > 0.0 && *value <= 1e6);
+    number.ok_or_else(|| "a number above 0, up to a million".to_owned())
 }
 
 /// The URL of an admin API.

@@ -9,6 +9,8 @@ mod limit;
 mod mixture;
 mod numbers;
 mod numeric;
+#[cfg(test)]
+mod proof;
 mod report;
 mod stream;
 mod tolerance;

@@ -10,6 +10,6 @@ mod world;
 
 pub use chance::Chance;
 pub use contender::{METHODS, Method};
-pub use race::{Race, Tries};
-pub use suite::{Calm, Change, Size, calms, changes};
+pub use race::{Delay, Race, Tries};
+pub use suite::{Calm, Change, Size, calms, changes, history};
 pub use world::{TICK, Traffic, World};

@@ -1,6 +1,6 @@
 //! Evidence that does not know how bad the canary is, nor since when: a mixture over both.
 //!
-//! Over *how bad*, the six [`alternatives`] have fixed weights. Over *since when*, each of them bets most of its stake from
+//! Over *how bad*, the [`alternatives`] have fixed weights. Over *since when*, each of them bets most of its stake from
 //! the start and keeps the rest for later starts. The reserve is spent by the number of failures that tell one start from
 //! another, not by time, so that a long healthy past costs about `1.2 ln(1 + failures)` nats of evidence (after the
 //! mixtures over change points of Shin, Ramdas and Rinaldo, "E-detectors: a nonparametric framework for sequential change
@@ -9,16 +9,20 @@
 use crate::judge::numeric::{log_add, with_odds};
 
 /// How many ways of being worse are bet on.
-pub const ALTERNATIVES: usize = 6;
+pub const ALTERNATIVES: usize = 7;
 
-/// The odds ratio over the allowed rate from which on a regression matters: the smallest one that is bet on.
+/// The odds ratio over the allowed rate from which on a regression matters. Smaller ones are bet on too, and take long.
 pub(crate) const SMALLEST_REGRESSION: f64 = 1.8;
 
-/// The share of the whole stake on each alternative: more on small regressions, which take longest to see.
-const WEIGHTS: [f64; ALTERNATIVES] = [0.25, 0.22, 0.18, 0.13, 0.11, 0.11];
+/// The share of the whole stake on each alternative: more on small regressions, which take longest to see. A plain disaster
+/// is over in a handful of requests whatever its weight is.
+const WEIGHTS: [f64; ALTERNATIVES] = [0.14, 0.22, 0.21, 0.16, 0.12, 0.08, 0.07];
+
+/// The weight of the alternatives that see the smallest regression that matters.
+const WEIGHT_OF_SMALLEST: f64 = 0.22;
 
 /// The share of each alternative's stake that is on a canary that is bad from the start, as most bad ones are.
-const FROM_THE_START: f64 = 0.6;
+const FROM_THE_START: f64 = 0.7;
 
 /// How slowly the reserve for later starts is spent: it shrinks as `(1 + spent)^-THRIFT`.
 const THRIFT: f64 = 0.2;
@@ -32,19 +36,19 @@ const LEAST_ODDS: f64 = 1.3;
 /// With an allowed rate above this there is nothing left that could be worse.
 pub(crate) const HIGHEST_ALLOWED: f64 = 0.97;
 
-/// The rates bet on when `allowed` is the highest allowed one: four odds ratios over it and two plain rates.
+/// The rates bet on when `allowed` is the highest allowed one: five odds ratios over it and two plain rates.
 ///
 /// `allowed` must lie between 0 and 1, neither included. Each alternative is above it.
 pub(crate) fn alternatives(allowed: f64) -> [f64; ALTERNATIVES] {
     let over = |ratio| with_odds(allowed, ratio).min(HIGHEST);
     let least = with_odds(allowed, LEAST_ODDS);
-    [over(SMALLEST_REGRESSION), over(3.5), over(9.0), over(40.0), 0.25, 0.85].map(|rate| rate.max(least))
+    [over(1.4), over(2.2), over(4.0), over(10.0), over(40.0), 0.25, 0.85].map(|rate| rate.max(least))
 }
 
 /// What the mixture would need, beyond the limit, to see the smallest regression that was there from the start, in nats:
 /// the price of not having known it.
 pub(crate) fn price_of_not_knowing() -> f64 {
-    -(WEIGHTS[0] * FROM_THE_START).ln()
+    -(WEIGHT_OF_SMALLEST * FROM_THE_START).ln()
 }
 
 /// One alternative's stake.
@@ -82,10 +86,10 @@ impl Stake {
 }
 
 /// The logarithm of [`FROM_THE_START`].
-const LOG_FROM_THE_START: f64 = -0.510_825_623_765_990_7;
+const LOG_FROM_THE_START: f64 = -0.356_674_943_938_732_45;
 
 /// The logarithm of `1 - FROM_THE_START`.
-const LOG_RESERVE: f64 = -0.916_290_731_874_155;
+const LOG_RESERVE: f64 = -1.203_972_804_325_936;
 
 /// The stakes on all alternatives. What they are worth together starts at 1.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -164,7 +164,7 @@ impl Trial {
             for sample in samples.iter().filter(|sample| sample.stream == weighed.stream) {
                 weighed.test.gather(self.at, sample.share, sample.stable, sample.canary);
             }
-            weighed.test.settle();
+            weighed.test.settle(self.at);
         }
     }
 
@@ -200,10 +200,18 @@ impl Trial {
         Some((limit.log_evidence(), -(self.false_rollback * (1.0 - SHARE_OF_COMPARISON)).ln()))
     }
 
+    /// By how much the evidence exceeds its limit, in nats: that of the comparison or that of the absolute limit, whichever
+    /// does by more.
+    #[must_use]
+    pub fn log_surplus(&self) -> f64 {
+        let comparison = self.log_evidence() - self.log_limit();
+        self.absolute().map_or(comparison, |(value, limit)| comparison.max(value - limit))
+    }
+
     /// Whether the evidence is enough for a rollback.
     #[must_use]
     pub fn is_worse(&self) -> bool {
-        self.log_evidence() >= self.log_limit() || self.absolute().is_some_and(|(value, limit)| value >= limit)
+        self.log_surplus() >= 0.0
     }
 
     /// What the outcomes say, with what that rests on.

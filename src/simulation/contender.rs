@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use crate::judge::{Counts, Rate, Sample, Settings, Stream, StreamSettings, Tolerance, Trial};
-use crate::simulation::world::{TICK, World};
+use crate::judge::{Counts, Sample, Settings, Stream, StreamSettings, Tolerance, Trial};
+use crate::simulation::race::Race;
+use crate::simulation::world::TICK;
 
 /// A way to decide about a rollback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,20 +47,22 @@ impl Method {
         }
     }
 
-    /// The value at which it stops when false stops are to have probability `alpha`.
+    /// The value at which it stops when false stops are to have probability `alpha`, in a race that is run with
+    /// `race_alpha`: the judge tells its evidence as a surplus over the limit of that.
     #[must_use]
-    pub fn limit(self, alpha: f64) -> f64 {
+    pub fn limit(self, alpha: f64, race_alpha: f64) -> f64 {
         match self {
-            Self::Judge | Self::Label => -alpha.ln(),
+            Self::Judge => (race_alpha / alpha).ln(),
+            Self::Label => -alpha.ln(),
             Self::Window => 1.0,
             Self::ZTest => normal_quantile(alpha),
         }
     }
 
-    /// One that has seen nothing but the world's history.
-    pub(crate) fn begin(self, world: &World, tolerance: Tolerance) -> Box<dyn Contender + Send> {
+    /// One that has seen nothing but what the race tells beforehand.
+    pub(crate) fn begin(self, race: &Race<'_>) -> Box<dyn Contender + Send> {
         match self {
-            Self::Judge => Box::new(judge(world, tolerance)),
+            Self::Judge => Box::new(Judge::new(race)),
             Self::Window => Box::new(Window::default()),
             Self::ZTest => Box::new(ZTest::default()),
             Self::Label => Box::new(Label { canary: 1.0, stable: 1.0, log_evidence: 0.0 }),
@@ -73,20 +76,29 @@ pub(crate) trait Contender {
     fn observe(&mut self, tick: u64, samples: &[Sample]) -> f64;
 }
 
-fn judge(world: &World, tolerance: Tolerance) -> Trial {
-    let streams = world.streams.iter().map(|stream| {
-        let tolerance = if *stream == Stream::Errors { tolerance } else { Tolerance::STRICT };
-        StreamSettings { stream: *stream, tolerance, history: world.history }
-    });
-    // Alpha is of no account here: the race holds the evidence against limits of its own.
-    let false_rollback = Rate::from_share(0.001).unwrap_or(Rate::ZERO);
-    Trial::new(&Settings { false_rollback, streams: streams.collect(), max_error_rate: None })
+/// The judge, with what it is held against.
+#[derive(Debug)]
+struct Judge {
+    trial: Trial,
 }
 
-impl Contender for Trial {
+impl Judge {
+    fn new(race: &Race<'_>) -> Self {
+        let streams = race.world.streams.iter().map(|stream| {
+            let tolerance = if *stream == Stream::Errors { race.tolerance } else { Tolerance::STRICT };
+            StreamSettings { stream: *stream, tolerance, history: race.world.history }
+        });
+        let false_rollback = race.false_rollback;
+        let (streams, max_error_rate) = (streams.collect(), race.max_error_rate);
+        Self { trial: Trial::new(&Settings { false_rollback, streams, max_error_rate }) }
+    }
+}
+
+impl Contender for Judge {
     fn observe(&mut self, tick: u64, samples: &[Sample]) -> f64 {
-        Self::observe(self, TICK * u32::try_from(tick).unwrap_or(u32::MAX), samples);
-        self.log_evidence()
+        self.trial.observe(TICK * u32::try_from(tick).unwrap_or(u32::MAX), samples);
+        self.trial.observe_canary(errors(samples).1);
+        self.trial.log_surplus()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::judge::{Counts, Stream, Tolerance};
+use crate::judge::{Counts, Rate, Stream, Tolerance};
 use crate::simulation::chance::Chance;
 use crate::simulation::contender::{Contender, METHODS, Method};
 use crate::simulation::world::World;
@@ -14,6 +14,10 @@ pub struct Race<'a> {
     pub world: &'a World,
     /// What the judge tolerates. The others know no tolerance.
     pub tolerance: Tolerance,
+    /// The judge's absolute limit, if it has one.
+    pub max_error_rate: Option<Rate>,
+    /// The probability of a false stop that the methods are set to: alpha, above 0 and below 1.
+    pub false_rollback: Rate,
     /// The tick from which on the canary is worse; 0 from the start.
     pub change: u64,
     /// How many ticks a try lasts at most.
@@ -43,17 +47,49 @@ pub struct Delay {
     pub canary: Counts,
 }
 
-impl Race<'_> {
-    /// Runs all tries with limits for `alpha`, on as many threads, each method in [`METHODS`]' order.
+impl Tries {
+    /// The share of tries that were stopped before any change, by `method` in `race`, had its limit been that for `alpha`.
     #[must_use]
-    pub fn run(&self, alpha: f64, threads: u64) -> [Tries; METHODS.len()] {
+    pub fn false_stops(&self, method: Method, race: &Race<'_>, alpha: f64) -> f64 {
+        let limit = method.limit(alpha, race.false_rollback.as_share());
+        let stopped = self.highest_before.iter().filter(|value| **value >= limit).count();
+        stopped as f64 / self.highest_before.len().max(1) as f64
+    }
+
+    /// The share of tries that a change was seen in, of those that got so far.
+    #[must_use]
+    pub fn seen(&self) -> f64 {
+        self.delays.iter().flatten().count() as f64 / self.delays.len().max(1) as f64
+    }
+
+    /// The mean of what `of` says about the tries that a change was seen in; nothing if there is none.
+    #[must_use]
+    pub fn mean(&self, of: impl Fn(&Delay) -> u64) -> Option<f64> {
+        let seen = self.delays.iter().flatten().count();
+        let sum: u64 = self.delays.iter().flatten().map(of).sum();
+        (seen > 0).then(|| sum as f64 / seen as f64)
+    }
+
+    /// The value that nine in ten of those tries do not exceed.
+    #[must_use]
+    pub fn ninth_decile(&self, of: impl Fn(&Delay) -> u64) -> Option<u64> {
+        let mut values: Vec<_> = self.delays.iter().flatten().map(of).collect();
+        values.sort_unstable();
+        values.get(values.len() * 9 / 10).copied()
+    }
+}
+
+impl Race<'_> {
+    /// Runs all tries on `threads` threads and gives each method's, in [`METHODS`]' order.
+    #[must_use]
+    pub fn run(&self, threads: u64) -> [Tries; METHODS.len()] {
         let mut all: [Tries; METHODS.len()] = Default::default();
         thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
                 .map(|first| {
                     let step = usize::try_from(threads).unwrap_or(1);
                     let mine = (first..self.tries).step_by(step);
-                    scope.spawn(move || mine.map(|index| self.run_one(index, alpha)).collect::<Vec<_>>())
+                    scope.spawn(move || mine.map(|index| self.run_one(index)).collect::<Vec<_>>())
                 })
                 .collect();
             for tries in workers.into_iter().filter_map(|worker| worker.join().ok()).flatten() {
@@ -68,9 +104,9 @@ impl Race<'_> {
         all
     }
 
-    fn run_one(&self, index: u64, alpha: f64) -> [Lane; METHODS.len()] {
+    fn run_one(&self, index: u64) -> [Lane; METHODS.len()] {
         let mut chance = Chance::new(self.seed, index);
-        let mut lanes = METHODS.map(|method| Lane::new(method, self, alpha));
+        let mut lanes = METHODS.map(|method| Lane::new(method, self));
         let (mut traffic, mut samples, mut canary) = (Vec::new(), Vec::new(), Counts::default());
         for tick in 0..self.ticks {
             self.world.draw(tick, &mut chance, &mut traffic, &mut samples);
@@ -109,8 +145,8 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(method: Method, race: &Race<'_>, alpha: f64) -> Self {
-        let contender = method.begin(race.world, race.tolerance);
-        Self { contender, limit: method.limit(alpha), highest: f64::NEG_INFINITY, stopped: None }
+    fn new(method: Method, race: &Race<'_>) -> Self {
+        let (contender, alpha) = (method.begin(race), race.false_rollback.as_share());
+        Self { contender, limit: method.limit(alpha, alpha), highest: f64::NEG_INFINITY, stopped: None }
     }
 }

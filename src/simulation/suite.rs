@@ -1,6 +1,6 @@
 //! The releases that the judge is proven on: ones where nothing is wrong, and ones where something goes wrong.
 
-use crate::judge::{Counts, Tolerance};
+use crate::judge::{Counts, Rate, Tolerance};
 use crate::simulation::race::Race;
 use crate::simulation::world::{TICK, Traffic, World};
 
@@ -9,7 +9,7 @@ use crate::simulation::world::{TICK, Traffic, World};
 pub enum Size {
     /// A sample of the cases, few tries each: seconds.
     Quick,
-    /// Everything: the better part of an hour on two cores.
+    /// Everything: some five minutes on two cores.
     Full,
 }
 
@@ -36,9 +36,9 @@ pub struct Calm {
 impl Calm {
     /// The race of this case. No change ever comes.
     #[must_use]
-    pub fn race(&self, tries: u64, seed: u64) -> Race<'_> {
+    pub fn race(&self, false_rollback: Rate, tries: u64, seed: u64) -> Race<'_> {
         let Self { ref world, tolerance, ticks } = *self;
-        Race { world, tolerance, change: ticks, ticks, tries, seed }
+        Race { world, tolerance, max_error_rate: None, false_rollback, change: ticks, ticks, tries, seed }
     }
 }
 
@@ -89,14 +89,14 @@ impl Change {
         1.5 * self.needed(alpha) + 3.0 + 2.0 * self.tick_worth()
     }
 
-    /// The race of this case, with about as many tries as `budget` ticks allow, 40 to `most`.
+    /// The race of this case, with about as many tries as `budget` ticks allow, from 40 to `most`.
     #[must_use]
-    pub fn race(&self, budget: f64, most: u64, seed: u64) -> Race<'_> {
-        let ticks = whole(self.needed(0.001) / self.tick_worth());
-        let tries = whole(budget / (self.tick + ticks * 2 + 50) as f64).clamp(40, most);
+    pub fn race(&self, false_rollback: Rate, budget: f64, most: u64, seed: u64) -> Race<'_> {
         let Self { ref world, tolerance, tick: change, .. } = *self;
-        // Ten times what is needed: what has not been seen by then is counted as not seen.
-        Race { world, tolerance, change, ticks: change + ticks * 10 + 600, tries, seed }
+        // Four times what is needed and half a minute: what has not been seen by then is counted as not seen.
+        let ticks = change + whole(4.0 * self.needed(false_rollback.as_share()) / self.tick_worth()) + 300;
+        let tries = whole(budget / ticks as f64).clamp(40.min(most), most);
+        Race { world, tolerance, max_error_rate: None, false_rollback, change, ticks, tries, seed }
     }
 }
 
@@ -105,7 +105,9 @@ fn whole(value: f64) -> u64 {
     value.ceil() as u64
 }
 
-fn history(rate: f64) -> Counts {
+/// Stable's outcomes before a release, when it fails at `rate`, a share.
+#[must_use]
+pub fn history(rate: f64) -> Counts {
     Counts { requests: HISTORY, failures: whole(HISTORY as f64 * rate - 0.5) }
 }
 
@@ -113,7 +115,7 @@ fn seconds(tick: u64) -> f64 {
     tick as f64 * TICK.as_secs_f64()
 }
 
-/// Every tenth of the cases of a kind is enough for a quick look.
+/// All of the cases, or of every so many one, which is enough for a quick look.
 fn some<T>(size: Size, all: Vec<T>, every: usize) -> Vec<T> {
     match size {
         Size::Quick => all.into_iter().step_by(every).collect(),
@@ -130,9 +132,8 @@ pub fn changes(size: Size) -> Vec<Change> {
             for p1 in [2.0 * p0, 5.0 * p0, 0.25, 0.5, 1.0] {
                 for share in [0.01, 0.1, 0.5] {
                     for before in [0.0, LATE] {
-                        // At twice stable's rate and less than twice the allowed one, days go by.
-                        let double = p0 > 0.02 && p1 == 5.0 * p0;
-                        if tolerance.allowed(p0) * 1.3 < p1 && !double {
+                        // What is within the tolerance or next to it is no change.
+                        if tolerance.allowed(p0) * 1.3 < p1 {
                             grid.push(plain(tolerance, (p0, p1), share, RPS, before));
                         }
                     }

@@ -66,9 +66,11 @@ async fn a_canary_that_is_no_worse_than_stable_stays() {
     for round in 0..10 {
         // Both arms fail one round in forty requests: more than nothing, and alike.
         let status = if round == 5 { 500 } else { 200 };
-        (stable.answer_with(status), canary.answer_with(status));
+        stable.answer_with(status);
+        canary.answer_with(status);
         ask(&gateway, "/api/v1/x", round * 40..round * 40 + 10).await;
-        (stable.answer_with(200), canary.answer_with(200));
+        stable.answer_with(200);
+        canary.answer_with(200);
         ask(&gateway, "/api/v1/x", round * 40 + 10..round * 40 + 40).await;
     }
     let heard = || async { gateway.flag().await["evidence"][0]["requests"].as_u64() >= Some(150) };

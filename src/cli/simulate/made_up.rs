@@ -1,0 +1,173 @@
+//! Tables of made-up releases: one that the caller describes, or the suite that proves the judge.
+
+use std::num::NonZero;
+use std::thread;
+
+use anyhow::bail;
+
+use crate::cli::SimulateArgs;
+use crate::cli::check::tell;
+use crate::cli::output::{print, share, table};
+use crate::config::{Config, environment};
+use crate::flag_file::load_file;
+use crate::judge::{Guard, Rate, Tolerance};
+use crate::simulation::{METHODS, Race, Size, TICK, Traffic, Tries, World, calms, changes, history};
+
+/// How many times a described release is tried.
+const TRIES: u64 = 400;
+
+/// How long one with nothing wrong in it is watched: ten minutes.
+const WATCHED_TICKS: u64 = 6_000;
+
+/// How long a bad one is: half an hour.
+const BAD_TICKS: u64 = 18_000;
+
+/// The suite's probability of a false stop where it measures delays: the default of flag files.
+const ALPHA: f64 = 0.001;
+
+/// The one at which it looks for false stops: large enough for a broken bound to show.
+const LARGE_ALPHA: f64 = 0.02;
+
+/// Tells how soon the described canary would be stopped, how many it would hurt and how often a good one would be stopped.
+pub(crate) fn describe(args: &SimulateArgs, canary: Rate) -> anyhow::Result<()> {
+    let guard = guard(args)?;
+    let (stable, canary, rps) = (args.stable_errors.as_share(), canary.as_share(), args.rps);
+    let canary_share = args.share.as_share();
+    let history = history(stable);
+    let world = |canary| {
+        World::new("", history, move |_, traffic| traffic.push(Traffic::plain(rps, canary_share, stable, canary)))
+    };
+    let (bad, good) = (world(canary), world(stable));
+    let Some(tolerance) = Tolerance::new(args.tolerance_points.as_share(), 1.0 + args.tolerance_relative.as_share())
+    else {
+        bail!("`--tolerance-points` must be below 100 %");
+    };
+    let tries = args.tries.unwrap_or(TRIES);
+    let race = Race {
+        world: &bad,
+        tolerance,
+        max_error_rate: Some(guard.max_error_rate),
+        false_rollback: args.false_rollback,
+        change: 0,
+        ticks: BAD_TICKS,
+        tries,
+        seed: args.seed,
+    };
+    let stops = race.run(threads());
+    let calm = Race { world: &good, change: WATCHED_TICKS, ticks: WATCHED_TICKS, ..race };
+    let wrong = calm.run(threads());
+
+    let head = ["method", "stopped", "after, mean", "9 of 10 by", "requests to it", "failed", "wrong"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for ((method, bad), good) in METHODS.into_iter().zip(&stops).zip(&wrong) {
+        let seconds = |ticks: f64| format!("{:.1} s", ticks * TICK.as_secs_f64());
+        let dash = || "-".to_owned();
+        rows.push(vec![
+            method.as_str().to_owned(),
+            share(bad.seen()),
+            bad.mean(|delay| delay.ticks).map_or_else(dash, seconds),
+            bad.ninth_decile(|delay| delay.ticks).map_or_else(dash, |ticks| seconds(ticks as f64)),
+            number(bad.mean(|delay| delay.canary.requests)),
+            number(bad.mean(|delay| delay.canary.failures)),
+            share(good.false_stops(method, &calm, args.false_rollback.as_share())),
+        ]);
+    }
+    print(&format!(
+        "stable fails at {}, the canary at {}; {} of {rps} requests a second go to it; {tries} tries of 30 min\n",
+        args.stable_errors,
+        Rate::from_share(canary).unwrap_or(Rate::ZERO),
+        args.share,
+    ))?;
+    print(&table(&rows, 1))?;
+    print(
+        "\nfailed: users that the canary failed until the stop. wrong: stops of a canary that is as good as stable, in 10 min.",
+    )
+}
+
+fn guard(args: &SimulateArgs) -> anyhow::Result<Guard> {
+    let Some(path) = &args.guard else { return Ok(Guard::default()) };
+    let read = || {
+        let mut expected = Config::load(args.config.config.as_deref(), &environment())?.expectations();
+        expected.flags.clear();
+        load_file(path, &expected)
+    };
+    match read() {
+        Ok(definition) => Ok(definition.guard),
+        Err(problems) => {
+            tell(&problems)?;
+            bail!("{} is no flag file to simulate", path.display());
+        }
+    }
+}
+
+/// Runs the suite and prints its tables.
+pub(crate) fn suite(args: &SimulateArgs) -> anyhow::Result<()> {
+    let (size, budget, most, tries) =
+        if args.quick { (Size::Quick, 1e5, 60, 100) } else { (Size::Full, 5e5, 400, 1000) };
+    let alpha = Rate::from_share(ALPHA).unwrap_or(Rate::ZERO);
+    delays(size, budget, args.tries.unwrap_or(most), alpha, args.seed)?;
+    false_stops(size, args.tries.unwrap_or(tries), alpha, args.seed)
+}
+
+fn delays(size: Size, budget: f64, most: u64, alpha: Rate, seed: u64) -> anyhow::Result<()> {
+    print(&format!("Canary requests from the change to the stop, alpha = {ALPHA}; (n %): seen in so many\n"))?;
+    let mut rows = vec![heads(&["release", "W", "goal", "must", "tries"], &[""])];
+    let (mut all, mut within_goal, mut within_bound) = (0, 0, 0);
+    for case in changes(size) {
+        let race = case.race(alpha, budget, most, seed);
+        let run = race.run(threads());
+        let (goal, bound) = (case.goal(ALPHA), case.bound(ALPHA));
+        let judged = run.first().and_then(|tries| tries.mean(|delay| delay.canary.requests)).unwrap_or(f64::INFINITY);
+        all += 1;
+        within_goal += u32::from(judged <= goal);
+        within_bound += u32::from(judged <= bound);
+        let mut row = vec![case.world.name.clone()];
+        row.extend([case.needed(ALPHA), goal, bound].map(|value| number(Some(value))));
+        row.push(race.tries.to_string());
+        row.extend(run.iter().map(delay));
+        rows.push(row);
+    }
+    print(&table(&rows, 1))?;
+    print(&format!(
+        "\nThe judge is within 1.3 W + 2 + a tick in {within_goal} of {all}, within 1.5 W + 3 + two ticks in {within_bound}.\n"
+    ))
+}
+
+fn delay(tries: &Tries) -> String {
+    let seen = tries.seen();
+    let mean = number(tries.mean(|delay| delay.canary.requests));
+    if seen < 0.995 { format!("{mean} ({:.0} %)", seen * 100.0) } else { mean }
+}
+
+fn false_stops(size: Size, tries: u64, alpha: Rate, seed: u64) -> anyhow::Result<()> {
+    print(&format!("False stops in {tries} tries, at alpha = {LARGE_ALPHA} and at {ALPHA}\n"))?;
+    let mut rows = vec![heads(&["release"], &[" 2 %", " 0.1 %"])];
+    for case in calms(size) {
+        let race = case.race(alpha, tries, seed);
+        let run = race.run(threads());
+        let mut row = vec![case.world.name.clone()];
+        for (method, tries) in METHODS.into_iter().zip(&run) {
+            row.extend([LARGE_ALPHA, ALPHA].map(|alpha| share(tries.false_stops(method, &race, alpha))));
+        }
+        rows.push(row);
+    }
+    print(&table(&rows, 1))
+}
+
+/// A table's head: `first`, then each method with each of `kinds`.
+fn heads(first: &[&str], kinds: &[&str]) -> Vec<String> {
+    let methods =
+        METHODS.into_iter().flat_map(|method| kinds.iter().map(move |kind| format!("{}{kind}", method.as_str())));
+    first.iter().map(|head| (*head).to_owned()).chain(methods).collect()
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(
+        || "-".to_owned(),
+        |value| if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") },
+    )
+}
+
+fn threads() -> u64 {
+    thread::available_parallelism().map_or(1, NonZero::get) as u64
+}
