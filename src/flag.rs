@@ -14,7 +14,7 @@ mod rollout;
 mod rule;
 mod set;
 
-pub use beta::BetaList;
+pub use beta::{BetaList, KeyLines, Listing, TooLarge};
 pub use bucket::{BUCKETS, Bucket, Bucketer, HashVersion, UnknownHash};
 pub use context::{Attributes, EvaluationContext, MAX_TARGETING_KEY_BYTES, Moment, NoRequest, cookie_in};
 pub use evaluate::{Arm, Derivation, Evaluation, Layer, Reason, Step, evaluate, explain};

@@ -4,6 +4,7 @@
 
 mod parse;
 mod rules;
+mod users;
 mod watch;
 
 use std::ffi::OsStr;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Diagnostic;
 use crate::flag::{BackendName, Flag, FlagKey};
+use crate::flag_file::users::UserLists;
 use crate::judge::Guard;
 
 pub use crate::flag_file::watch::watch;
@@ -57,28 +59,66 @@ pub struct Expectations {
     pub flags: Vec<FlagKey>,
 }
 
-/// Reads every flag file in `directory`.
+/// Reads a directory of flag files, as often as it is asked to.
+///
+/// Long lists of users are kept from one reading to the next, and read anew only when they have changed.
+#[derive(Debug)]
+pub struct Loader {
+    directory: PathBuf,
+    expected: Expectations,
+    lists: UserLists,
+}
+
+impl Loader {
+    /// A loader of `directory`, which has read nothing yet.
+    #[must_use]
+    pub fn new(directory: PathBuf, expected: Expectations) -> Self {
+        Self { directory, expected, lists: UserLists::default() }
+    }
+
+    /// Reads every flag file.
+    ///
+    /// # Errors
+    ///
+    /// Every problem in every file, and the flags that a route names and no file defines.
+    pub fn load(&mut self) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+        let (directory, expected) = (&self.directory, &self.expected);
+        let mut definitions = Vec::new();
+        let mut problems = Vec::new();
+        for path in flag_files(directory).map_err(|problem| vec![problem])? {
+            match read(&path, expected, &mut self.lists) {
+                Ok(definition) => definitions.push(definition),
+                Err(found) => problems.extend(found),
+            }
+        }
+        for key in &expected.flags {
+            let file = directory.join(format!("{key}.{EXTENSION}"));
+            if !definitions.iter().any(|definition| definition.flag.key == *key) && !file.exists() {
+                let message = format!("a route names the flag `{key}`, but there is no such file");
+                problems.push(Diagnostic::of_file(&file, message));
+            }
+        }
+        if problems.is_empty() {
+            self.lists.forget_others();
+            Ok(definitions)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// Gives back the memory of lists that nobody uses any more.
+    pub fn tidy(&mut self) {
+        self.lists.tidy();
+    }
+}
+
+/// Reads every flag file in `directory` once.
 ///
 /// # Errors
 ///
-/// Every problem in every file, and the flags that a route names and no file defines.
+/// As [`Loader::load`].
 pub fn load(directory: &Path, expected: &Expectations) -> Result<Vec<Definition>, Vec<Diagnostic>> {
-    let mut definitions = Vec::new();
-    let mut problems = Vec::new();
-    for path in flag_files(directory).map_err(|problem| vec![problem])? {
-        match load_file(&path, expected) {
-            Ok(definition) => definitions.push(definition),
-            Err(found) => problems.extend(found),
-        }
-    }
-    for key in &expected.flags {
-        let file = directory.join(format!("{key}.{EXTENSION}"));
-        if !definitions.iter().any(|definition| definition.flag.key == *key) && !file.exists() {
-            problems
-                .push(Diagnostic::of_file(&file, format!("a route names the flag `{key}`, but there is no such file")));
-        }
-    }
-    if problems.is_empty() { Ok(definitions) } else { Err(problems) }
+    Loader::new(directory.to_owned(), expected.clone()).load()
 }
 
 /// Reads one flag file.
@@ -87,8 +127,12 @@ pub fn load(directory: &Path, expected: &Expectations) -> Result<Vec<Definition>
 ///
 /// Every problem in it.
 pub fn load_file(path: &Path, expected: &Expectations) -> Result<Definition, Vec<Diagnostic>> {
+    read(path, expected, &mut UserLists::default())
+}
+
+fn read(path: &Path, expected: &Expectations, lists: &mut UserLists) -> Result<Definition, Vec<Diagnostic>> {
     let text = read_bounded(path).map_err(|problem| vec![problem])?;
-    parse::parse(path, text, expected)
+    parse::parse(path, text, expected, lists)
 }
 
 /// The flag files in `directory`, by name. Hidden files are not looked at: editors and mounted `ConfigMap`s keep their

@@ -105,6 +105,13 @@ impl Bucketer {
     }
 }
 
+/// The hash of a key alone, for tables of keys.
+pub(crate) fn fingerprint(key: &str) -> u32 {
+    let mut state = Murmur3::default();
+    state.update(key.as_bytes());
+    state.finish()
+}
+
 /// The first byte of a CBOR array of two (RFC 8949, section 3.1: major type 4).
 const CBOR_ARRAY_OF_TWO: u8 = 4 << 5 | 2;
 
