@@ -1,6 +1,7 @@
 //! What a beta list of five million keys costs: to load, to load again, to hold and to ask.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a benchmark fails by panicking, and prints what it found"
 )]

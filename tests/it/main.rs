@@ -10,6 +10,7 @@ mod harness;
 mod layering;
 mod proxying;
 mod rollback;
+mod schema;
 mod stop;
 mod store;
 mod upstream;
