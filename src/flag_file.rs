@@ -161,3 +161,80 @@ fn read_bounded(path: &Path) -> Result<String, Diagnostic> {
     }
     fs::read_to_string(path).map_err(cannot)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One write to the directory.
+    #[derive(Debug, Clone)]
+    enum Write {
+        Flag { name: &'static str, percent: u32, rule: bool },
+        Broken { name: &'static str, cut: usize },
+        Users { text: String },
+        Removed { name: &'static str },
+    }
+
+    fn names() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec!["one.toml", "two.toml"])
+    }
+
+    fn writes() -> impl Strategy<Value = Write> {
+        prop_oneof![
+            (names(), 0_u32..=100, any::<bool>()).prop_map(|(name, percent, rule)| Write::Flag { name, percent, rule }),
+            (names(), 0_usize..40).prop_map(|(name, cut)| Write::Broken { name, cut }),
+            "[ab\n]{0,6}".prop_map(|text| Write::Users { text }),
+            names().prop_map(|name| Write::Removed { name }),
+        ]
+    }
+
+    fn text(percent: u32, rule: bool) -> String {
+        let rules = "[[rules]]\nserve = \"canary\"\nwhen = [{ path = { regex = \"^/a+$\" } }]\n";
+        format!(
+            "release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\npercentage = {percent}\n[beta]\n\
+             users_file = \"users.txt\"\n{}",
+            if rule { rules } else { "" }
+        )
+    }
+
+    fn make(directory: &Path, write: &Write) {
+        match write {
+            Write::Flag { name, percent, rule } => fs::write(directory.join(name), text(*percent, *rule)).unwrap(),
+            Write::Broken { name, cut } => fs::write(directory.join(name), &text(5, true)[..*cut]).unwrap(),
+            Write::Users { text } => fs::write(directory.join("users.txt"), text).unwrap(),
+            Write::Removed { name } => drop(fs::remove_file(directory.join(name))),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_in_force_is_a_fresh_load_of_the_last_good_files(writes in prop::collection::vec(writes(), 1..20)) {
+            let directory = tempfile::tempdir().unwrap();
+            let backends = vec!["sync".parse().unwrap(), "async".parse().unwrap()];
+            let expected = Expectations { backends, flags: vec!["one".parse().unwrap()] };
+            let mut loader = Loader::new(directory.path().to_owned(), expected.clone());
+            let (mut in_force, mut last_good) = (None, 0);
+            for (index, write) in writes.iter().enumerate() {
+                make(directory.path(), write);
+                if let Ok(definitions) = loader.load() {
+                    (in_force, last_good) = (Some(definitions), index + 1);
+                }
+            }
+            let Some(in_force) = in_force else { return Ok(()) };
+            let again = tempfile::tempdir().unwrap();
+            writes.iter().take(last_good).for_each(|write| make(again.path(), write));
+            let fresh = load(again.path(), &expected).unwrap();
+            prop_assert_eq!(in_force.len(), fresh.len());
+            for (held, fresh) in in_force.iter().zip(&fresh) {
+                prop_assert_eq!((&held.flag, &held.guard, &held.lines), (&fresh.flag, &fresh.guard, &fresh.lines));
+                for user in ["a", "b", "ab", "ba", "aa", "bb", "aab"] {
+                    prop_assert_eq!(held.flag.beta.contains(user), fresh.flag.beta.contains(user));
+                }
+            }
+        }
+    }
+}
