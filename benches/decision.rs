@@ -16,7 +16,7 @@ use tidegate::flag::{
 };
 use tidegate::flag_store::FlagStore;
 use tidegate::outcome::{Failure, Outcome};
-use tidegate::recorder::{RecordedFlag, RecordedFlagStore, Recorder};
+use tidegate::recorder::{RecordedFlag, RecordedFlagStore, Recorder, Unit};
 
 fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
     let flag = Arc::new(Flag {
@@ -33,7 +33,7 @@ fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
         rules: Rules::default(),
     });
     let rollout = Rollout::begin(&flag, Generation::FIRST);
-    let attached = recorder.open(&flag, rollout.generation);
+    let attached = recorder.open(&flag);
     let key = flag.key.clone();
     let entry = Arc::new(RecordedFlag { flag, rollout, attached });
     (FlagStore::new(FlagSet::from_iter([entry])), key)
@@ -121,8 +121,13 @@ fn decision(criterion: &mut Criterion) {
     let (store, key) = store(&recorder);
     let entry = decide(&store, &key, "user-1");
     let charge = |entry: &RecordedFlag| {
-        entry.attached.charge(Arm::Canary, Outcome::Success, Duration::from_micros(1234));
-        entry.attached.charge(Arm::Stable, Outcome::Failure(Failure::Status), Duration::from_secs(3));
+        entry.attached.charge(Arm::Canary, Some(Unit::from_hash(7)), Outcome::Success, Duration::from_micros(1234));
+        entry.attached.charge(
+            Arm::Stable,
+            Some(Unit::from_hash(8)),
+            Outcome::Failure(Failure::Status),
+            Duration::from_secs(3),
+        );
     };
     let ruled = Flag { rules: rules(entry.flag.bucketer), ..Flag::clone(&entry.flag) };
     let allocations = measure(|| {

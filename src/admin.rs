@@ -171,6 +171,9 @@ async fn make(
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_CHARS) {
         return Err(AdminError::Invalid(format!("`reason` is at most {MAX_REASON_CHARS} characters long")));
     }
+    if reason.as_ref().is_some_and(|reason| reason.chars().any(char::is_control)) {
+        return Err(AdminError::Invalid("`reason` is one line of text, without control characters".to_owned()));
+    }
     let expected = headers.get(IF_MATCH).map(|tag| generation(tag.to_str().unwrap_or_default())).transpose()?.flatten();
     let request = Request { command, actor: actor(headers), reason, expected };
     let saved = state.rollouts.change(key.clone(), request).await? == Saved::Yes;

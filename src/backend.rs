@@ -16,6 +16,7 @@ mod problem;
 mod role;
 mod router;
 mod schema;
+mod selection;
 mod skill;
 mod sqlx;
 mod store;

@@ -7,12 +7,14 @@ mod output;
 mod schema;
 mod serve;
 mod show;
+mod simulate;
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use http::uri::Authority;
 
 use crate::backend::{Fault, Mode};
 use crate::cli::client::Client;
@@ -63,6 +65,9 @@ enum Command {
     Rollback(ActionArgs),
     /// Show the audit trail: when, who, what, old and new, why.
     History(HistoryArgs),
+    /// Try the judge on outcomes that are made up or come from another program.
+    #[command(after_help = SIMULATE_HELP)]
+    Simulate(SimulateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -142,7 +147,7 @@ struct CheckArgs {
 #[derive(Debug, Args)]
 struct AdminArgs {
     /// The gateway's admin API.
-    #[arg(long, env = "TIDEGATE_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    #[arg(long, env = "TIDEGATE_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:8081", value_parser = url)]
     admin: String,
     /// Print JSON, as the admin API gives it.
     #[arg(long)]
@@ -250,6 +255,31 @@ struct HistoryArgs {
     admin: AdminArgs,
 }
 
+/// What `simulate --help` ends with.
+const SIMULATE_HELP: &str = "A judge for other programs, JSON lines; one reply for each line of batches:\n  \
+    -> {\"op\":\"start\",\"run\":\"a\",\"config\":{\"alpha\":0.001,\"delta\":0.002,\"rho\":1.25,\"streams\":[\"fail\"],\"tick_ms\":100,\n      \
+    \"history\":{\"n\":20000,\"fail\":21,\"slow\":0}}}\n  \
+    -> {\"op\":\"batches\",\"run\":\"a\",\"rows\":[[tick,gateway,share,n_s,fail_s,slow_s,n_c,fail_c,slow_c],...]}\n  \
+    <- {\"run\":\"a\",\"stop\":null or tick,\"log_e\":number}\n  \
+    -> {\"op\":\"end\",\"run\":\"a\"}";
+
+#[derive(Debug, Args)]
+struct SimulateArgs {
+    /// Judge what another program tells on standard input.
+    #[arg(long, required = true)]
+    stdin: bool,
+}
+
+/// The URL of an admin API.
+fn url(text: &str) -> Result<String, &'static str> {
+    let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    if authority.is_some_and(|authority| authority.parse::<Authority>().is_ok()) {
+        Ok(text.to_owned())
+    } else {
+        Err("write it like http://127.0.0.1:8081")
+    }
+}
+
 /// Does what the command line says.
 ///
 /// # Errors
@@ -263,6 +293,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Schema => schema::schema(),
         Command::Explain(args) => explain::explain(&args),
         Command::Status(args) => show::status(&Client::new(&args.admin), &args),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::History(args) => show::history(&Client::new(&args.admin), &args),
         Command::Set(args) => show::set(&args),
         Command::Pause(args) => show::act("pause", &args.flag, None, &args.change),

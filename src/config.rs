@@ -14,7 +14,9 @@ use ipnet::IpNet;
 
 use crate::backend::{Mode, PoolConfig};
 use crate::diagnostic::Diagnostic;
-use crate::document::{Document, Placed, Problems, Section, boolean, duration, integer, parsed, string, strings};
+use crate::document::{
+    Document, Placed, Problems, Section, Value, boolean, duration, integer, parsed, string, strings,
+};
 use crate::flag::{BackendName, FlagKey, NameError};
 use crate::flag_file::Expectations;
 use crate::proxy::{Anonymous, IdentityConfig, RouteConfig, Server, Source, Target, Timeouts};
@@ -29,6 +31,9 @@ const DEFAULTS: &str = include_str!("config/defaults.toml");
 
 /// The tables that a file replaces as a whole.
 const REPLACED_AS_A_WHOLE: [&str; 2] = ["backends", "routes"];
+
+/// The most connections of a pool, and of its overflow.
+const MAX_POOL: u32 = 10_000;
 
 /// Everything that `tidegate serve` needs to know.
 #[derive(Debug, Clone)]
@@ -149,7 +154,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let store = root.section("store").and_then(store);
     let backends: Vec<_> = root.named_sections("backends").into_iter().filter_map(backend).collect();
     let database = root.section("database").and_then(database);
-    let routes = root.sections("routes").into_iter().filter_map(|section| route(section, &backends)).collect();
+    let routes = routes(&mut root, &backends);
     root.not_supported_yet("admin");
     root.finish();
     Some(Config {
@@ -249,30 +254,42 @@ fn backend((name, mut section): (Placed<String>, Section<'_>)) -> Option<Backend
 
 /// A server's address. A name is resolved once, here.
 fn server(text: &str) -> Result<Server, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
         return Ok(Server::Unix(path.into()));
     }
-    let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.find(|address| address.port() != 0));
     resolved.map(Server::Tcp).ok_or_else(|| {
-        format!("\"{text}\" is no address of a server; write host:port, or unix: and the path of a socket")
+        format!("\"{text}\" is no address of a server; write host:port, or unix: and the absolute path of a socket")
     })
 }
 
 fn timeouts(mut section: Section<'_>) -> Timeouts {
     let default = Timeouts::default();
-    let connect = section.or("connect", duration, default.connect);
-    let read = section.or("read", duration, default.read);
+    let connect = section.or("connect", some_time, default.connect);
+    let read = section.or("read", some_time, default.read);
     section.finish();
     Timeouts { connect, read }
+}
+
+/// A duration in which something can happen.
+fn some_time(value: &Value) -> Result<Duration, String> {
+    duration(value)
+        .and_then(|time| if time.is_zero() { Err("no time at all is too short".to_owned()) } else { Ok(time) })
+}
+
+/// A number of connections: more than a database server takes is a slip.
+fn connections(value: &Value) -> Result<u32, String> {
+    let connections = integer(value)?;
+    if connections > MAX_POOL { Err(format!("at most {MAX_POOL}, not {connections}")) } else { Ok(connections) }
 }
 
 fn database(mut section: Section<'_>) -> Option<Database> {
     let url = section.optional("url", string);
     let pool = section.section("pool").and_then(|mut pool| {
-        let size = pool.optional("size", integer);
-        let max_overflow = pool.optional("max_overflow", integer);
-        let timeout = pool.optional("timeout", duration);
-        let recycle = pool.optional("recycle", duration);
+        let size = pool.optional("size", connections);
+        let max_overflow = pool.optional("max_overflow", connections);
+        let timeout = pool.optional("timeout", some_time);
+        let recycle = pool.optional("recycle", some_time);
         if let Some(Placed { value: 0, place }) = &size {
             pool.problems().report(place, "`database.pool.size`: a pool needs at least one connection");
         }
@@ -288,6 +305,23 @@ fn database(mut section: Section<'_>) -> Option<Database> {
     Some(Database { url: url?.value, pool: pool? })
 }
 
+fn routes(root: &mut Section<'_>, backends: &[Backend]) -> Vec<RouteConfig> {
+    let problems = root.problems();
+    let mut routes: Vec<RouteConfig> = Vec::new();
+    for section in root.sections("routes") {
+        let place = section.place().clone();
+        let Some(route) = route(section, backends) else { continue };
+        if routes.iter().any(|other| (&other.host, &other.path) == (&route.host, &route.path)) {
+            problems.report(&place, format!("there is another route for {}", route.path));
+        }
+        routes.push(route);
+    }
+    if routes.is_empty() && problems.is_empty() {
+        problems.report(root.place(), "without `[[routes]]` no request is served");
+    }
+    routes
+}
+
 fn route(mut section: Section<'_>, backends: &[Backend]) -> Option<RouteConfig> {
     let problems = section.problems();
     let host = section.optional("host", string);
@@ -295,9 +329,9 @@ fn route(mut section: Section<'_>, backends: &[Backend]) -> Option<RouteConfig> 
     let flag = section.optional("flag", parsed::<FlagKey>);
     let backend = section.optional("backend", parsed::<BackendName>);
     if let Some(Placed { value, place }) = &path
-        && !value.starts_with('/')
+        && (!value.starts_with('/') || value.contains(['?', '#', ' ']))
     {
-        problems.report(place, format!("`routes.path`: \"{value}\" does not begin with `/`"));
+        problems.report(place, format!("`routes.path`: \"{value}\" is no path: write one that begins with `/`"));
     }
     let target = match (flag, backend) {
         (Some(flag), None) => Some(Target::Flag(flag.value)),
@@ -405,7 +439,7 @@ mod tests {
                  begins with a letter or a digit",
                 "tidegate.toml:11:1: a backend has either `builtin = \"sync\"` or `\"async\"`, or `servers = \
                  [\"host:port\"]`",
-                "tidegate.toml:13:8: `routes.path`: \"api\" does not begin with `/`",
+                "tidegate.toml:13:8: `routes.path`: \"api\" is no path: write one that begins with `/`",
                 "tidegate.toml:14:11: no backend is named `ap`; there are: ",
                 "tidegate.toml:15:2: `admin` is not supported yet in this version; remove it",
                 "tidegate.toml:16:2: unknown key `cache`; known here: listen, identity, flags, store, backends, \

@@ -106,16 +106,6 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, column)
 }
 
-/// The first problem, and how many more there are: for a log line or a refusal.
-#[must_use]
-pub fn summary(problems: &[Diagnostic]) -> String {
-    match problems {
-        [] => "no problems".to_owned(),
-        [only] => only.to_string(),
-        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,8 @@ mod users;
 mod watch;
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::diagnostic::Diagnostic;
 use crate::flag::{BackendName, Flag, FlagKey};
@@ -23,6 +23,9 @@ const EXTENSION: &str = "toml";
 
 /// A flag file of more than this is a mistake; users by the million belong in a `users_file`.
 const MAX_FLAG_FILE_BYTES: u64 = 1024 * 1024;
+
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What a flag file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,14 +155,34 @@ fn flag_files(directory: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
 }
 
 fn read_bounded(path: &Path) -> Result<String, Diagnostic> {
-    let cannot = |error| Diagnostic::of_file(path, format!("cannot read: {error}"));
-    let length = fs::metadata(path).map_err(cannot)?.len();
+    let length = regular_file(path).map_err(|error| Diagnostic::of_file(path, format!("cannot read: {error}")))?;
     if length > MAX_FLAG_FILE_BYTES {
         let message =
             format!("{length} bytes are too many for a flag file; put long lists of users into a `users_file`");
         return Err(Diagnostic::of_file(path, message));
     }
-    fs::read_to_string(path).map_err(cannot)
+    read_text(path).map_err(|error| Diagnostic::of_file(path, format!("cannot read: {error}")))
+}
+
+/// The length of the file at `path`, if it is one: reading a pipe would wait for ever.
+fn regular_file(path: &Path) -> io::Result<u64> {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_file() { Ok(metadata.len()) } else { Err(io::Error::other("it is no regular file")) }
+}
+
+/// The text of the file at `path`, without the mark that some editors begin it with. What is no UTF-8 is told with its
+/// place.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    regular_file(path)?;
+    let mut bytes = fs::read(path)?;
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        io::Error::other(format!("line {line} is not UTF-8"))
+    })
 }
 
 #[cfg(test)]

@@ -4,11 +4,26 @@
 //! the time as an argument. So a verdict can be repeated, simulated and tested without a gateway.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod baseline;
+mod limit;
+mod mixture;
+mod numeric;
+mod report;
+mod stream;
+mod tolerance;
+mod trial;
 mod window;
 
 use std::fmt;
 use std::time::Duration;
 
+pub use baseline::Memory;
+pub use limit::LimitState;
+pub use mixture::{ALTERNATIVES, Stake};
+pub use report::{LimitReport, Outlook, Report, StreamReport};
+pub use stream::{Gathering, MAX_STRATA, PATIENCE, StreamState};
+pub use tolerance::Tolerance;
+pub use trial::{Sample, Settings, Stream, StreamSettings, Trial, TrialState};
 pub use window::Window;
 
 /// How far back the error rate is looked at.
@@ -23,10 +38,24 @@ pub const MIN_REQUESTS: u64 = 20;
 pub struct Rate(f64);
 
 impl Rate {
+    /// None at all.
+    pub const ZERO: Self = Self(0.0);
+
     /// The rate of `percent`, 0 to 100; `None` outside.
     #[must_use]
     pub fn from_percent(percent: f64) -> Option<Self> {
         (0.0..=100.0).contains(&percent).then_some(Self(percent / 100.0))
+    }
+
+    /// The rate of `share`, 0 to 1; `None` outside.
+    #[must_use]
+    pub fn from_share(share: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&share).then_some(Self(share))
+    }
+
+    /// The rate nearest to `share`.
+    fn clamped(share: f64) -> Self {
+        Self(share.clamp(0.0, 1.0))
     }
 
     /// As a share, 0 to 1.
@@ -72,6 +101,19 @@ impl Counts {
     pub fn error_rate(self) -> Rate {
         if self.requests == 0 { Rate(0.0) } else { Rate(self.failures as f64 / self.requests as f64) }
     }
+
+    /// Both together; at the end of what a number can hold, the sum stays there.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let requests = self.requests.saturating_add(other.requests);
+        let failures = self.failures.saturating_add(other.failures.min(other.requests));
+        Self { requests, failures: failures.min(requests) }
+    }
+
+    /// The counts with no more failures than requests.
+    fn sound(self) -> Self {
+        Self { failures: self.failures.min(self.requests), ..self }
+    }
 }
 
 /// A guard's check: its name is also the cause of the rollback that it leads to.
@@ -79,6 +121,8 @@ impl Counts {
 pub enum Check {
     /// The canary's error rate against its absolute limit.
     MaxErrorRate,
+    /// The canary against stable, in a stream of outcomes.
+    WorseThanStable(Stream),
 }
 
 impl Check {
@@ -87,6 +131,7 @@ impl Check {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MaxErrorRate => "max_error_rate",
+            Self::WorseThanStable(stream) => stream.as_str(),
         }
     }
 }

@@ -26,6 +26,8 @@ pub mod flag_store;
 pub mod recorder;
 pub mod telemetry;
 
+pub mod simulation;
+
 pub mod flag;
 pub mod judge;
 pub mod outcome;

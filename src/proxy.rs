@@ -11,12 +11,13 @@ mod route;
 mod upstream;
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE};
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, Version};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -25,15 +26,15 @@ use tracing::{debug, warn};
 
 use crate::api::Problem;
 use crate::clock;
-use crate::flag::{Evaluation, EvaluationContext, Moment, evaluate};
-use crate::outcome::classify;
+use crate::flag::{Evaluation, EvaluationContext, Moment, Reason, evaluate};
+use crate::outcome::{Trouble, classify};
 use crate::proxy::attributes::ProxiedRequest;
 use crate::proxy::context::{Context, Decision};
 use crate::proxy::failure::{answer, trouble};
 use crate::proxy::identity::{Identity, client_ip};
 use crate::proxy::route::RouteTable;
 use crate::proxy::upstream::{Upstream, Upstreams};
-use crate::recorder::RecordedFlagStore;
+use crate::recorder::{RecordedFlagStore, Unit};
 
 pub use crate::proxy::context::InFlight;
 pub use crate::proxy::identity::{Anonymous, IdentityConfig, Source};
@@ -128,9 +129,10 @@ impl Gateway {
                         },
                     };
                     let evaluation = evaluate(&entry.flag, &entry.rollout, &asked);
+                    let unit = identified.key().filter(|_| evaluation.reason == Reason::Percentage).map(unit);
                     context.new_anonymous = identified.into_new_cookie();
                     context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
-                    context.decision = Some(Decision { entry: Arc::clone(entry), evaluation });
+                    context.decision = Some(Decision { entry: Arc::clone(entry), evaluation, unit });
                     return Ok(());
                 }
             }
@@ -158,6 +160,12 @@ impl ProxyHttp for Gateway {
         context.client_is_trusted = self.identity.trusts(context.client);
         let request = session.req_header();
         context.take_request_id(request.headers.get(REQUEST_ID_HEADER));
+        if request.version == Version::HTTP_11 && request.headers.get_all(HOST).iter().count() != 1 {
+            // RFC 9112, section 3.2.
+            let problem = Problem::new(400, "bad-request", "Bad request", "a request names its host, once");
+            respond(session, context, problem).await?;
+            return Ok(true);
+        }
         match self.decide(request, context) {
             Ok(()) => Ok(false),
             Err(problem) => {
@@ -178,13 +186,8 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
-        request.remove_header(FLAG_HEADER);
-        request.remove_header(VARIANT_HEADER);
-        if !context.client_is_trusted {
-            for header in self.identity.headers() {
-                request.remove_header(header);
-            }
-        }
+        let identity = self.identity.headers().map(HeaderName::as_str).filter(|_| !context.client_is_trusted);
+        remove(request, [FLAG_HEADER, VARIANT_HEADER].into_iter().chain(identity));
         if let (Some(decision), Some(upstream)) = (&context.decision, &context.upstream) {
             request.insert_header(FLAG_HEADER, decision.entry.flag.key.as_str())?;
             request.insert_header(VARIANT_HEADER, upstream.variant())?;
@@ -207,23 +210,31 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
         if !response.status.is_informational() {
+            if self.in_flight.is_awaited() && !session.is_upgrade_req() {
+                // The gateway is stopping: the client's next request has to find another way.
+                session.set_keepalive(None);
+            }
             self.mark(response, context)?;
         }
         Ok(())
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
-        let answer = answer(error);
+        let blamed = trouble(error, context.client_stalled);
+        let answer = answer(error, blamed);
         let error_code = answer.as_ref().map_or(0, |problem| problem.status);
-        warn!(
-            request_id = context.request_id_text(), upstream = context.upstream_name(), status = error_code,
-            error = %error, "the request could not be proxied",
-        );
+        let (request_id, upstream) = (context.request_id_text(), context.upstream_name());
+        if blamed == Trouble::Client {
+            // Clients come and go; whoever hangs up a lot may not fill the log.
+            debug!(request_id, upstream, status = error_code, %error, "the client gave the request up");
+        } else {
+            warn!(request_id, upstream, status = error_code, %error, "the request could not be proxied");
+        }
         if let Some(problem) = answer {
             let (mut response, body) = match problem_response(context, problem) {
                 Ok(response) => response,
@@ -242,8 +253,26 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, _: &mut Session, error: Option<&Error>, context: &mut Context) {
-        let outcome = classify(context.upstream_status, error.map(trouble));
+        let outcome = classify(context.upstream_status, error.map(|error| trouble(error, context.client_stalled)));
         context.settle(outcome, clock::now());
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        context: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        context.client_stalled = !session.as_mut().is_body_done();
+        // As pingora would: only what may be repeated, and only if the connection was one that the server gave up.
+        if !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated() {
+            error.set_retry(false);
+        } else {
+            error.retry.decide_reuse(reused);
+        }
+        error
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
@@ -264,6 +293,28 @@ impl Gateway {
         }
         response.insert_header(REQUEST_ID_HEADER, context.request_id())
     }
+}
+
+/// Takes the headers called `names` out of a request, also where they are spelt with underscores: a backend behind CGI or
+/// WSGI could not tell `x_user_id` from `x-user-id`.
+fn remove<'n>(request: &mut RequestHeader, names: impl Iterator<Item = &'n str>) {
+    let same = |a: &str, b: &str| {
+        a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
+    };
+    for name in names {
+        request.remove_header(name);
+        while let Some(alike) = request.headers.keys().find(|key| same(key.as_str(), name)).cloned() {
+            request.remove_header(&alike);
+        }
+    }
+}
+
+/// The user as the comparison of the arms knows them. The hash is another than the bucket's, or the users of a small
+/// canary, who are neighbours in theirs, would be hard to tell apart.
+fn unit(targeting_key: &str) -> Unit {
+    let mut hasher = DefaultHasher::new();
+    targeting_key.hash(&mut hasher);
+    Unit::from_hash(hasher.finish())
 }
 
 /// Answers a request that goes to no upstream, and keeps the connection.

@@ -4,15 +4,20 @@
 //! has happened to the rollout meanwhile. So an outcome can neither be lost nor be counted for a state that it was not
 //! decided under. Charging is a few relaxed additions on memory that the thread mostly has to itself.
 
+mod units;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::flag::{Arm, BackendName, Entry, Flag, FlagKey, FlagSet, Generation};
+use crate::flag::{Arm, BackendName, Entry, Flag, FlagKey, FlagSet};
 use crate::flag_store::FlagStore;
 use crate::outcome::{LATENCY_BUCKETS, LatencyHistogram, Outcome, Tally, latency_bucket};
+use crate::recorder::units::Units;
+
+pub use crate::recorder::units::Unit;
 
 /// More shards than this gain nothing that is worth their memory (12 KiB a shard and ledger).
 const MAX_SHARDS: usize = 8;
@@ -30,15 +35,47 @@ pub type RecordedFlagStore = FlagStore<Arc<Ledger>>;
 #[derive(Debug)]
 pub struct Ledger {
     flag: FlagKey,
-    generation: Generation,
     stable: Account,
     canary: Account,
+    units: Units,
 }
 
 impl Ledger {
     /// Charges one request to `arm`. Takes no lock and allocates nothing.
-    pub fn charge(&self, arm: Arm, outcome: Outcome, duration: Duration) {
-        self.account(arm).charge(outcome, duration);
+    ///
+    /// `unit` is whose request it was if the percentage decided it: only such requests say how the arms compare, since
+    /// users of a beta list are other people than the average.
+    pub fn charge(&self, arm: Arm, unit: Option<Unit>, outcome: Outcome, duration: Duration) {
+        let failed = match outcome {
+            Outcome::Success => false,
+            Outcome::Failure(_) => true,
+            Outcome::NotCounted(_) => {
+                self.account(arm).charge_uncounted();
+                return;
+            }
+        };
+        let compared = unit.filter(|unit| self.units.admit(arm, *unit));
+        if let (Some(unit), true) = (compared, failed) {
+            self.units.fail(arm, unit);
+        }
+        self.account(arm).charge(failed, compared.is_some(), duration);
+    }
+
+    /// Requests to `arm` that are compared with those to the other, and how many of them failed. Only ever grows.
+    #[must_use]
+    pub fn compared(&self, arm: Arm) -> (u64, u64) {
+        self.account(arm).sum(|shard| (&shard.compared, &shard.compared_failures))
+    }
+
+    /// How many users have had a compared request to `arm` fail, as far as they can be told apart.
+    #[must_use]
+    pub fn failing_units(&self, arm: Arm) -> usize {
+        self.units.failing(arm)
+    }
+
+    /// Begins another block of the comparison, in which every user may count once more.
+    pub fn next_block(&self) {
+        self.units.next_block();
     }
 
     /// What has been charged to `arm` up to now.
@@ -50,20 +87,8 @@ impl Ledger {
     /// Requests to `arm` that count, and how many of them failed: the part of a tally that the judge looks at often.
     #[must_use]
     pub fn counts(&self, arm: Arm) -> (u64, u64) {
-        let mut counts = (0, 0);
-        for shard in &self.account(arm).shards {
-            // Relaxed: see `Account::charge`.
-            let failures = shard.failures.load(Ordering::Relaxed);
-            counts.0 += shard.successes.load(Ordering::Relaxed) + failures;
-            counts.1 += failures;
-        }
-        counts
-    }
-
-    /// The generation whose outcomes these are.
-    #[must_use]
-    pub fn generation(&self) -> Generation {
-        self.generation
+        let (successes, failures) = self.account(arm).sum(|shard| (&shard.successes, &shard.failures));
+        (successes + failures, failures)
     }
 
     fn account(&self, arm: Arm) -> &Account {
@@ -88,6 +113,8 @@ struct Shard {
     successes: AtomicU64,
     failures: AtomicU64,
     not_counted: AtomicU64,
+    compared: AtomicU64,
+    compared_failures: AtomicU64,
     sum_us: AtomicU64,
     latency: Box<[AtomicU64]>,
 }
@@ -98,6 +125,8 @@ impl Default for Shard {
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             not_counted: AtomicU64::new(0),
+            compared: AtomicU64::new(0),
+            compared_failures: AtomicU64::new(0),
             sum_us: AtomicU64::new(0),
             latency: (0..LATENCY_BUCKETS).map(|_| AtomicU64::new(0)).collect(),
         }
@@ -109,23 +138,41 @@ impl Account {
         Self { variant: variant.clone(), shards: (0..shards).map(|_| Shard::default()).collect() }
     }
 
-    fn charge(&self, outcome: Outcome, duration: Duration) {
-        let Some(shard) = self.shards.get(thread_number() % self.shards.len().max(1)) else { return };
+    fn charge(&self, failed: bool, compared: bool, duration: Duration) {
+        let Some(shard) = self.own_shard() else { return };
         // Relaxed throughout: each number is a count of its own, and no memory is published by it. A reader may see a
         // request's latency a moment before its outcome; the next tick sees both.
-        match outcome {
-            Outcome::Success => shard.successes.fetch_add(1, Ordering::Relaxed),
-            Outcome::Failure(_) => shard.failures.fetch_add(1, Ordering::Relaxed),
-            Outcome::NotCounted(_) => {
-                shard.not_counted.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-        };
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        shard.sum_us.fetch_add(micros, Ordering::Relaxed);
-        if let Some(bucket) = shard.latency.get(latency_bucket(duration)) {
-            bucket.fetch_add(1, Ordering::Relaxed);
+        let add = |number: &AtomicU64, amount: u64| number.fetch_add(amount, Ordering::Relaxed);
+        add(if failed { &shard.failures } else { &shard.successes }, 1);
+        if compared {
+            add(&shard.compared, 1);
+            add(&shard.compared_failures, u64::from(failed));
         }
+        add(&shard.sum_us, u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+        if let Some(bucket) = shard.latency.get(latency_bucket(duration)) {
+            add(bucket, 1);
+        }
+    }
+
+    fn charge_uncounted(&self) {
+        if let Some(shard) = self.own_shard() {
+            // Relaxed: see `charge`.
+            shard.not_counted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn own_shard(&self) -> Option<&Shard> {
+        self.shards.get(thread_number() % self.shards.len().max(1))
+    }
+
+    /// Two of the numbers, over all shards.
+    fn sum(&self, numbers: impl Fn(&Shard) -> (&AtomicU64, &AtomicU64)) -> (u64, u64) {
+        // Relaxed: see `charge`.
+        let read = |shard| {
+            let (first, second) = numbers(shard);
+            (first.load(Ordering::Relaxed), second.load(Ordering::Relaxed))
+        };
+        self.shards.iter().map(read).fold((0, 0), |sum, shard| (sum.0 + shard.0, sum.1 + shard.1))
     }
 
     fn tally(&self) -> Tally {
@@ -179,13 +226,13 @@ impl Recorder {
         Self { shards: processors.min(MAX_SHARDS), books: Mutex::default() }
     }
 
-    /// A new ledger for `flag` in `generation`.
-    pub fn open(&self, flag: &Flag, generation: Generation) -> Arc<Ledger> {
+    /// A new ledger for another generation of `flag`.
+    pub fn open(&self, flag: &Flag) -> Arc<Ledger> {
         let ledger = Arc::new(Ledger {
             flag: flag.key.clone(),
-            generation,
             stable: Account::new(&flag.stable, self.shards),
             canary: Account::new(&flag.canary, self.shards),
+            units: Units::default(),
         });
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         books.close_abandoned();
@@ -215,12 +262,13 @@ impl Books {
     /// Closes the ledgers that neither the flag set nor a request under way holds: nothing can be charged to them.
     fn close_abandoned(&mut self) {
         let closed = &mut self.closed;
-        self.open.retain(|ledger| {
-            let held = Arc::strong_count(ledger) > 1;
-            if !held {
+        self.open.retain_mut(|ledger| {
+            // `get_mut`, not `strong_count`: it also makes visible what the last holder charged.
+            let abandoned = Arc::get_mut(ledger).is_some();
+            if abandoned {
                 ledger.add_to(closed);
             }
-            held
+            !abandoned
         });
     }
 }
@@ -261,8 +309,8 @@ mod tests {
         const THREADS: u64 = 8;
         const EACH: u64 = 10_000;
         let recorder = Recorder::new();
-        for generation in 1..=3 {
-            let ledger = recorder.open(&flag(), Generation::new(generation));
+        for _generation in 1..=3 {
+            let ledger = recorder.open(&flag());
             thread::scope(|scope| {
                 for _ in 0..THREADS {
                     scope.spawn(|| {
@@ -272,7 +320,7 @@ mod tests {
                                 1 => Outcome::NotCounted(Excuse::ClientGone),
                                 _ => Outcome::Success,
                             };
-                            ledger.charge(Arm::Canary, outcome, Duration::from_micros(number));
+                            ledger.charge(Arm::Canary, None, outcome, Duration::from_micros(number));
                         }
                     });
                 }

@@ -6,7 +6,9 @@
 
 mod asked;
 mod book;
+mod command;
 mod explanation;
+mod saving;
 mod status;
 
 use std::fmt;
@@ -20,23 +22,20 @@ use tracing::{error, info, warn};
 use crate::api::{Evidence, Rollback};
 use crate::clock;
 use crate::diagnostic::Diagnostic;
-use crate::flag::{Arm, FlagKey, Generation, Percentage, Phase, Refusal, Rollout};
+use crate::flag::{Arm, FlagKey, Generation, Phase, Rollout};
 use crate::flag_file::Definition;
 use crate::judge::{Counts, Verdict, judge};
 use crate::recorder::{RecordedFlag, RecordedFlagStore, Recorder};
 use crate::rollout::book::{Book, Live};
 use crate::store::{Record, Store, StoreError, StoredRollout, state_of};
-use crate::telemetry::chain;
 
 pub use crate::rollout::asked::{AskedError, AskedRequest};
 pub use crate::rollout::book::{Counters, ReloadResult};
+pub use crate::rollout::command::{ChangeError, Command, Request, Saved};
 pub use crate::rollout::explanation::explanation;
 
 /// How often the canaries are judged.
 pub const TICK: Duration = Duration::from_millis(100);
-
-/// How often the store is asked whether it still takes writes, and what could not be written is tried again.
-const STORE_PROBE: Duration = Duration::from_secs(1);
 
 /// The action of taking a canary out.
 const ROLLBACK: &str = "rollback";
@@ -46,83 +45,6 @@ const BY_FILE: &str = "file";
 
 /// The actor of what the judge decides.
 const BY_JUDGE: &str = "judge";
-
-/// What a person may ask of a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// Move the canary to a percentage.
-    Set(Percentage),
-    /// Hold it where it is.
-    Pause,
-    /// Lift a pause or a latch, at the percentage before or a lower one.
-    Resume(Option<Percentage>),
-    /// Put everyone on canary.
-    Promote,
-    /// Take the canary out.
-    RollBack,
-}
-
-impl Command {
-    fn action(self) -> &'static str {
-        match self {
-            Self::Set(_) => "set",
-            Self::Pause => "pause",
-            Self::Resume(_) => "resume",
-            Self::Promote => "promote",
-            Self::RollBack => ROLLBACK,
-        }
-    }
-}
-
-/// A command with who gives it and why.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// What is asked.
-    pub command: Command,
-    /// Who asks.
-    pub actor: String,
-    /// Why, for the audit trail.
-    pub reason: Option<String>,
-    /// The generation that the asker looked at, if the change is only meant for that one.
-    pub expected: Option<Generation>,
-}
-
-/// Whether a change that is in force is on disk too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Saved {
-    /// It is.
-    Yes,
-    /// It will be written as soon as the store takes it. Only a rollback may be in this state.
-    Later,
-}
-
-/// Why a change was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum ChangeError {
-    /// No such flag.
-    #[error("there is no flag `{0}`")]
-    UnknownFlag(FlagKey),
-    /// The rollout is not in a state for it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The rollout has changed since the asker looked.
-    #[error("the rollout is at generation {actual} by now, not at {expected}; look again, then decide")]
-    Stale {
-        /// The generation that the asker looked at.
-        expected: Generation,
-        /// The one in force.
-        actual: Generation,
-    },
-    /// The rollout changed while this change was being stored; that other change holds.
-    #[error("the rollout changed at the same moment, and that change holds; look again, then decide")]
-    Overtaken,
-    /// The gateway stopped in the middle of it.
-    #[error("the gateway stopped before the change was made; look again once it is back")]
-    Interrupted,
-    /// It could not be stored.
-    #[error("the change is not made, since it cannot be stored")]
-    Store(#[from] StoreError),
-}
 
 /// Every rollout, with what is needed to change, judge and keep it.
 pub struct Rollouts {
@@ -227,6 +149,7 @@ impl Rollouts {
             }
             None => (Rollout::begin(&flag, Generation::FIRST), vec!["release"]),
         };
+        let rollout = if actions.is_empty() { rollout } else { book.after_reserved(&flag.key, rollout) };
         let rollback = latched.filter(|_| rollout.phase == Phase::RolledBack);
         if !actions.is_empty() {
             let after = StoredRollout { flag: flag.key.clone(), rollout: rollout.clone(), rollback: rollback.clone() };
@@ -240,7 +163,7 @@ impl Rollouts {
             (Some(entry), Some(live)) if entry.rollout.generation == rollout.generation => {
                 (Arc::clone(&entry.attached), Live { definition, ..live })
             }
-            _ => (self.recorder.open(&flag, rollout.generation), Live::new(definition, rollback)),
+            _ => (self.recorder.open(&flag), Live::new(definition, rollback)),
         };
         book.live.insert(flag.key.clone(), live);
         Arc::new(RecordedFlag { flag, rollout, attached })
@@ -269,8 +192,12 @@ impl Rollouts {
         let Some(record) = self.prepare(key, &request)? else { return Ok(Saved::Yes) };
         let stored = self.store.save(&record).await;
         let mut book = self.book();
-        book.reserved = None;
         self.note_store_health(&mut book, stored.as_ref().err());
+        if let Err(StoreError::Timeout) = stored {
+            // It may still be written: what is in force has to be written over it.
+            self.reassert(&mut book, key, &request.actor);
+        }
+        book.reserved = None;
         stored?;
         let overtaken = match self.flags.load().get(key) {
             Some(entry) => entry.rollout.generation >= record.after.rollout.generation,
@@ -304,6 +231,21 @@ impl Rollouts {
         Ok(Some(record(after, Some(before), command.action().to_owned(), actor, reason.clone())))
     }
 
+    /// Gives the state in force a newer generation than the change that may or may not have been stored, and queues it.
+    fn reassert(&self, book: &mut Book, key: &FlagKey, actor: &str) {
+        let set = self.flags.load();
+        let Some(before) = set.get(key).map(|entry| &entry.rollout) else { return };
+        let rollout = book.after_reserved(key, before.clone());
+        let rollback = book.live.get(key).and_then(|live| live.rollback.clone());
+        let after = StoredRollout { flag: key.clone(), rollout, rollback };
+        let reason =
+            Some("the store did not say in time whether it kept a change; this is what is in force".to_owned());
+        let record = record(after, Some(before), "reassert".to_owned(), actor, reason);
+        self.put_in_force(book, &record);
+        book.unsaved.push_back(record);
+        self.unsaved.notify_one();
+    }
+
     fn roll_back_by_hand(&self, key: &FlagKey, request: Request) -> Result<(), ChangeError> {
         let mut book = self.book();
         let set = self.flags.load();
@@ -327,10 +269,7 @@ impl Rollouts {
         reason: Option<String>,
     ) {
         let key = &entry.flag.key;
-        let mut rollout = entry.rollout.roll_back();
-        if let Some((_, reserved)) = book.reserved.as_ref().filter(|(flag, _)| flag == key) {
-            rollout.generation = rollout.generation.max(reserved.next());
-        }
+        let rollout = book.after_reserved(key, entry.rollout.roll_back());
         let counts = canary_counts(entry);
         let rollback = Rollback {
             at: now_text(),
@@ -354,7 +293,7 @@ impl Rollouts {
         self.flags.update(|set| {
             let Some(entry) = set.get(key) else { return (None, ()) };
             let flag = Arc::clone(&entry.flag);
-            let attached = self.recorder.open(&flag, rollout.generation);
+            let attached = self.recorder.open(&flag);
             (Some(set.with(RecordedFlag { flag, rollout: rollout.clone(), attached })), ())
         });
         if let Some(live) = book.live.get_mut(key) {
@@ -395,66 +334,6 @@ impl Rollouts {
                 _ = shutdown.wait_for(|stop| *stop) => return,
             }
         }
-    }
-
-    /// Writes what waits to be written as soon as the store takes it, until `shutdown` turns true; then once more.
-    pub async fn save_until(&self, mut shutdown: watch::Receiver<bool>) {
-        let mut probes = interval(STORE_PROBE);
-        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let stop = tokio::select! {
-                () = self.unsaved.notified() => false,
-                _ = probes.tick() => {
-                    let probed = self.store.probe().await;
-                    self.note_store_health(&mut self.book(), probed.as_ref().err());
-                    false
-                }
-                () = async { drop(shutdown.wait_for(|stop| *stop).await) } => true,
-            };
-            // A failure is noted where it happened, and tried again with the next probe.
-            let _ = self.flush().await;
-            if stop {
-                return;
-            }
-        }
-    }
-
-    /// Writes what waits to be written.
-    ///
-    /// # Errors
-    ///
-    /// If the store fails; what was not written still waits.
-    pub async fn flush(&self) -> Result<(), StoreError> {
-        let _saving = self.saving.lock().await;
-        self.write_unsaved().await
-    }
-
-    /// To be called with `saving` held.
-    async fn write_unsaved(&self) -> Result<(), StoreError> {
-        loop {
-            let Some(record) = self.book().unsaved.front().cloned() else { return Ok(()) };
-            let saved = self.store.save(&record).await;
-            let mut book = self.book();
-            if saved.is_ok() {
-                book.unsaved.pop_front();
-            }
-            self.note_store_health(&mut book, saved.as_ref().err());
-            saved?;
-        }
-    }
-
-    fn note_store_health(&self, book: &mut Book, error: Option<&StoreError>) {
-        let text = error.map(|error| chain(error));
-        match (&book.store_error, &text) {
-            (None, Some(problem)) => {
-                warn!(%problem, "the store fails; traffic and rollbacks go on, other changes are refused");
-            }
-            // It is not well before what waited is written.
-            (Some(_), None) if !book.unsaved.is_empty() => return,
-            (Some(_), None) => info!("the store takes writes again"),
-            _ => {}
-        }
-        book.store_error = text;
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

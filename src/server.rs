@@ -8,6 +8,7 @@ mod listener;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::admin::{AdminState, router};
 use crate::backend::{self, Backend};
@@ -39,6 +40,10 @@ use crate::telemetry::chain;
 /// Idle connections to upstreams that are kept, in all.
 const UPSTREAM_POOL: usize = 1024;
 
+/// How long a stopping gateway goes on taking requests, each answer closing its connection. Whoever is busy asks again
+/// within it and is told to go elsewhere, instead of finding a connection closed under the next request.
+const LAME_DUCK: Duration = Duration::from_secs(1);
+
 /// How long the parts of the control plane may take to end, once asked.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,8 +60,14 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The store cannot be used.
-    #[error("cannot open the store; without it a latched rollback might be missed")]
-    Store(#[from] StoreError),
+    #[error("cannot open the store {url}; without it a latched rollback might be missed")]
+    Store {
+        /// Where it should be.
+        url: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
     /// A backend cannot be reached as configured.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -69,6 +80,9 @@ pub enum StartError {
         #[source]
         source: backend::Error,
     },
+    /// A part that runs until the stop ended before it.
+    #[error("a part of the gateway ended by itself; its log says more")]
+    PartEnded,
     /// The operating system refused something.
     #[error("the operating system refused what the gateway needs")]
     System(#[from] io::Error),
@@ -138,8 +152,9 @@ async fn run(
 
     let recorder = Arc::new(Recorder::new());
     let flags = Arc::new(FlagStore::new(FlagSet::default()));
-    let store = Store::open(&config.store).await?;
-    let rollouts = Rollouts::open(Arc::clone(&flags), Arc::clone(&recorder), store.clone()).await?;
+    let failed = |source| StartError::Store { url: config.store.url.clone(), source };
+    let store = Store::open(&config.store).await.map_err(failed)?;
+    let rollouts = Rollouts::open(Arc::clone(&flags), Arc::clone(&recorder), store.clone()).await.map_err(failed)?;
     rollouts.adopt_files(definitions);
     // A failure is noted where it happened, and serving does not depend on it.
     let _ = rollouts.flush().await;
@@ -161,7 +176,8 @@ async fn run(
     };
     let gateway = Gateway::new(proxy, flags, Arc::clone(&in_flight))?;
     let addresses = Addresses { http: http.address(), admin: admin.address(), builtin: builtin_addresses };
-    let accepting = handles.data.spawn(accept(gateway, http, requests_stopping.clone()));
+    let (stop_accepting, accepting_stops) = watch::channel(false);
+    let mut accepting = handles.data.spawn(accept(gateway, http, accepting_stops));
 
     let mut parts = JoinSet::new();
     let apply = {
@@ -180,7 +196,7 @@ async fn run(
         let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
         async move { rollouts.save_until(stopping).await }
     });
-    let state = AdminState { rollouts, recorder, stopping: requests_stopping };
+    let state = AdminState { rollouts: Arc::clone(&rollouts), recorder, stopping: requests_stopping };
     let admin = admin.into_tokio()?;
     parts.spawn(async move {
         let served = axum::serve(admin, router(state)).with_graceful_shutdown(until(control_stopping)).await;
@@ -192,11 +208,24 @@ async fn run(
     info!(http = %addresses.http, admin = %addresses.admin, "tidegate is up");
     announce(&addresses);
 
-    stop_signals.first().await;
-    info!(in_flight = in_flight.count(), "stopping: no more requests are taken, those under way finish");
+    let ended = tokio::select! {
+        () = stop_signals.first() => Ok(()),
+        _ = parts.join_next() => Err(StartError::PartEnded),
+        _ = &mut accepting => Err(StartError::PartEnded),
+    };
+    if ended.is_err() {
+        error!("a part of the gateway ended by itself: stopping, so that whoever runs it notices");
+    }
+    info!(in_flight = in_flight.count(), "stopping: those who ask are sent elsewhere, requests under way finish");
     stop_requests.send_replace(true);
+    in_flight.discourage();
     let drained = async {
-        let _ = accepting.await;
+        tokio::time::sleep(LAME_DUCK).await;
+        stop_accepting.send_replace(true);
+        // It may have been what ended by itself.
+        if !accepting.is_finished() {
+            let _ = (&mut accepting).await;
+        }
         in_flight.none().await;
     };
     tokio::select! {
@@ -205,13 +234,17 @@ async fn run(
         },
         () = stop_signals.first() => warn!(in_flight = in_flight.count(), "told to stop again: not waiting any longer"),
     }
+    // Also where the wait was cut short.
+    stop_accepting.send_replace(true);
     stop_control.send_replace(true);
     join(parts, "the control plane").await;
+    // Once more, now that nothing changes any more. A failure is logged where it happens.
+    let _ = rollouts.flush().await;
     store.close().await;
     stop_backends.send_replace(true);
     join(builtin, "the built-in backends").await;
     info!("stopped");
-    Ok(())
+    ended
 }
 
 /// Starts the built-in backends, and says how to reach these and the others.
@@ -287,7 +320,16 @@ pub fn serve_backend_alone(
         let backend = backend::open(config).await.map_err(failed)?;
         announce(bound.address());
         let listener = bound.into_tokio()?;
-        backend::serve(listener, backend, async move { stop_signals.first().await }).await.map_err(failed)
+        let (stop, stopping) = watch::channel(false);
+        let mut serving = pin!(backend::serve(listener, backend, until(stopping)));
+        tokio::select! {
+            served = &mut serving => return served.map_err(failed),
+            () = stop_signals.first() => stop.send_replace(true),
+        };
+        tokio::select! {
+            served = serving => served.map_err(failed),
+            () = stop_signals.first() => Ok(()),
+        }
     })
 }
 

@@ -3,12 +3,13 @@
 //! Nothing on the request path comes here. A change of a rollout and its event are written in one transaction, and are
 //! on disk when [`Store::save`] returns.
 
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
@@ -58,6 +59,18 @@ pub enum StoreError {
         #[source]
         source: Option<io::Error>,
     },
+    /// Another gateway has it.
+    #[error("{} is locked: another gateway uses this store, and each needs one of its own", path.display())]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+        /// Why it cannot be locked, if not for that.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// It holds a state that is newer than the one to be kept.
+    #[error("the store's state of `{0}` is newer than this gateway's; restart it")]
+    Newer(FlagKey),
     /// It did not answer in time.
     #[error("the store did not answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
@@ -111,6 +124,8 @@ pub struct Store {
 struct Writer {
     options: SqliteConnectOptions,
     file: FileIdentity,
+    /// Held for as long as the store is open. Two gateways would overwrite each other's latches.
+    _lock: File,
     /// `None` until it is needed, and again after any failure: what state a connection is in after one (a full disk ends
     /// its transaction behind the driver's back), nobody has to know.
     connection: Mutex<Option<SqliteConnection>>,
@@ -133,6 +148,7 @@ impl Store {
             // FULL, not NORMAL: an acknowledged change must survive the machine, not only the process.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
+        let lock = lock(options.get_filename())?;
         let mut connection = options.clone().create_if_missing(true).connect().await?;
         sqlx::migrate!("migrations/store/sqlite").run(&mut connection).await?;
         // A database in memory has no file, and would keep nothing.
@@ -142,7 +158,7 @@ impl Store {
             .acquire_timeout(CALL_TIMEOUT)
             .connect_with(options.clone())
             .await?;
-        let writer = Writer { options, file, connection: Mutex::new(Some(connection)) };
+        let writer = Writer { options, file, _lock: lock, connection: Mutex::new(Some(connection)) };
         Ok(Self { readers, writer: Arc::new(writer) })
     }
 
@@ -162,7 +178,11 @@ impl Store {
     ///
     /// If the store fails; then nothing was written.
     pub async fn save(&self, record: &Record) -> Result<(), StoreError> {
-        self.writer.write(async |connection| save(connection, record).await).await
+        if self.writer.write(async |connection| save(connection, record).await).await? {
+            Ok(())
+        } else {
+            Err(StoreError::Newer(record.after.flag.clone()))
+        }
     }
 
     /// The newest `limit` events, of one flag or of all, newest first.
@@ -201,10 +221,10 @@ impl Store {
 }
 
 impl Writer {
-    async fn write(
+    async fn write<T>(
         &self,
-        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<(), sqlx::Error>,
-    ) -> Result<(), StoreError> {
+        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
         self.file.check(self.options.get_filename())?;
         within(async {
             let mut kept = self.connection.lock().await;
@@ -212,9 +232,9 @@ impl Writer {
                 Some(connection) => connection,
                 None => self.options.connect().await?,
             };
-            work(&mut connection).await?;
+            let done = work(&mut connection).await?;
             *kept = Some(connection);
-            Ok(())
+            Ok(done)
         })
         .await
     }
@@ -244,11 +264,26 @@ impl FileIdentity {
     }
 }
 
-async fn save(connection: &mut SqliteConnection, record: &Record) -> Result<(), sqlx::Error> {
+/// Locks the file beside the store's. The system gives the lock back when this process ends, however it ends.
+fn lock(store: &Path) -> Result<File, StoreError> {
+    let mut path = store.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let file = File::create(&path).map_err(|error| StoreError::InUse { path: path.clone(), source: Some(error) })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path, source: None }),
+        Err(TryLockError::Error(error)) => Err(StoreError::InUse { path, source: Some(error) }),
+    }
+}
+
+/// Writes a change and its event; `false` if the state kept is newer, and then nothing. Writing the same again is no
+/// second event, since whoever was not told in time that it was written will try again.
+async fn save(connection: &mut SqliteConnection, record: &Record) -> Result<bool, sqlx::Error> {
     let StoredRollout { flag, rollout, rollback } = &record.after;
     let rollback = rollback.as_ref().map(json);
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::query(
+    let kept = sqlx::query(
         "INSERT INTO rollouts (flag, generation, release, phase, percentage, file_percentage, enabled, rollback) \
          VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (flag) DO UPDATE SET generation = excluded.generation, release = excluded.release, \
@@ -266,9 +301,14 @@ async fn save(connection: &mut SqliteConnection, record: &Record) -> Result<(), 
     .bind(&rollback)
     .execute(&mut *transaction)
     .await?;
+    if kept.rows_affected() == 0 {
+        transaction.rollback().await?;
+        return Ok(false);
+    }
     sqlx::query(
         "INSERT INTO events (at, flag, generation, action, actor, reason, old, new, rollback) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
+         ON CONFLICT (flag, generation) DO NOTHING",
     )
     .bind(&record.at)
     .bind(flag.as_str())
@@ -281,7 +321,8 @@ async fn save(connection: &mut SqliteConnection, record: &Record) -> Result<(), 
     .bind(&rollback)
     .execute(&mut *transaction)
     .await?;
-    transaction.commit().await
+    transaction.commit().await?;
+    Ok(true)
 }
 
 /// A rollout's state as the audit trail shows it.

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -22,20 +23,24 @@ pub enum LogFormat {
 /// pingora reports each failed request as an error of its own; those are the proxy's to tell, so they are left out
 /// unless the filter names `pingora`.
 ///
+/// Writing is left to a thread of its own: if nobody reads standard error, lines are dropped, and nobody waits. What is
+/// returned has to be kept until the end, so that the last lines are written.
+///
 /// # Errors
 ///
 /// If the filter cannot be read. A second call changes nothing.
-pub fn init(filter: &str, format: LogFormat) -> Result<(), ParseError> {
+pub fn init(filter: &str, format: LogFormat) -> Result<WorkerGuard, ParseError> {
     let quiet = if filter.contains("pingora") { "" } else { ",pingora=off" };
     let filter = EnvFilter::builder().parse(format!("{filter}{quiet}"))?;
     let colours = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
+    let (stderr, guard) = NonBlockingBuilder::default().lossy(true).finish(io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(colours);
     // A subscriber that is there already was set by whoever embeds us, and stays.
     let _ = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    Ok(())
+    Ok(guard)
 }
 
 /// An error and its causes in one line.

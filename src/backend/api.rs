@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::backend::api::fields::Fields;
 use crate::backend::bank::Difficulty;
 use crate::backend::problem::{FieldError, Problem};
-use crate::backend::store::Question;
+use crate::backend::selection::Question;
 
 /// The largest request body that is read, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::backend::config::PoolConfig;
 use crate::backend::database_url::DatabaseUrl;
 use crate::backend::diesel::pool::{Manager, Pool};
-use crate::backend::store::{BUSY_TIMEOUT, PoolState, Question, Selection, StoreError};
+use crate::backend::selection::{BUSY_TIMEOUT, PoolState, Question, Selection, StoreError};
 
 pub(crate) use crate::backend::diesel::pool::connect;
 

@@ -11,7 +11,7 @@ use crate::backend::database_url::DatabaseUrl;
 use crate::backend::diesel::connect;
 use crate::backend::error::Error;
 use crate::backend::schema::{question_roles, question_skills, questions};
-use crate::backend::store::Cause;
+use crate::backend::selection::Cause;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/interview/sqlite");
 

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::backend::store::StoreError;
+use crate::backend::selection::StoreError;
 
 /// What a client is told to wait after a 503, in seconds: contention and exhaustion pass within moments.
 const RETRY_AFTER_SECONDS: &str = "1";

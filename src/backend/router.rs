@@ -18,8 +18,9 @@ use crate::backend::api::{AnalyzeAnswer, Endpoint, MAX_BODY_BYTES, ParseJd, Pars
 use crate::backend::fault::{Chance, Fault};
 use crate::backend::problem::Problem;
 use crate::backend::role::Role;
+use crate::backend::selection::{PoolState, Selection};
 use crate::backend::skill::skills_in;
-use crate::backend::store::{PoolState, Queries, Selection, Store};
+use crate::backend::store::{Queries, Store};
 
 /// How long the database may take to prove that it is there.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::backend::config::PoolConfig;
 use crate::backend::database_url::DatabaseUrl;
-use crate::backend::store::{BUSY_TIMEOUT, PoolState, Question, Selection, StoreError};
+use crate::backend::selection::{BUSY_TIMEOUT, PoolState, Question, Selection, StoreError};
 
 /// `SQLite`'s primary result code for a lock that somebody else holds.
 const SQLITE_BUSY: u32 = 5;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::bail;
+use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::backend;
 use crate::cli::output::print;
@@ -17,7 +18,7 @@ use crate::{server, telemetry};
 const DEFAULT_ADMIN: &str = "127.0.0.1:8081";
 
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    init_log(args.log)?;
+    let _log = init_log(args.log)?;
     let config = load(args.config.config.as_deref())?;
     let bad_flags = if args.tolerate_bad_flags { BadFlags::Tolerate } else { BadFlags::Refuse };
     // Somebody who cannot read the greeting can still be served.
@@ -32,7 +33,7 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) fn backend(args: BackendArgs) -> anyhow::Result<()> {
-    init_log(args.log)?;
+    let _log = init_log(args.log)?;
     let config = load(args.config.config.as_deref())?;
     let settings = backend::Config {
         mode: args.mode,
@@ -47,7 +48,7 @@ pub(crate) fn backend(args: BackendArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn init_log(args: LogArgs) -> anyhow::Result<()> {
+fn init_log(args: LogArgs) -> anyhow::Result<WorkerGuard> {
     let LogArgs { log, log_format } = args;
     telemetry::init(&log, log_format.into()).map_err(|error| {
         anyhow::anyhow!("`--log {log}` cannot be used ({error}); write it like `info` or `tidegate=debug`")

@@ -36,8 +36,17 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations, lists: &mut
     let owner = file.or("owner", string, String::new());
     let enabled = file.or("enabled", boolean, true);
     let release = file.required("release", "\"2026-11-21.1\"", string);
+    if let Some(Placed { value, place }) = release.as_ref().filter(|release| release.value.trim().is_empty()) {
+        file.problems().report(place, format!("`release`: \"{value}\" names nothing"));
+    }
     let stable = arm(&mut file, "stable", "\"sync\"", expected);
     let canary = arm(&mut file, "canary", "\"async\"", expected);
+    if let (Some(stable), Some(canary)) = (&stable, &canary)
+        && stable == canary
+    {
+        let message = "`stable` and `canary` are the same backend; to try Tidegate on one service, name it twice";
+        file.problems().report(file.place(), message);
+    }
     let percentage = percentage(&mut file);
     let salt = file.optional("salt", string);
     let hash = file.or("hash", parsed, HashVersion::default());

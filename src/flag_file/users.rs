@@ -1,7 +1,7 @@
 //! Lists of users beside the flag files, by the million.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::diagnostic::Place;
 use crate::document::{Placed, Problems};
 use crate::flag::{KeyLines, MAX_TARGETING_KEY_BYTES};
+use crate::flag_file::{BYTE_ORDER_MARK, read_text, regular_file};
 
 /// How much of a file is compared at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -73,12 +74,7 @@ fn parse(path: &Path, users_file: &Placed<String>, problems: &Problems) -> Optio
         problems.report(&users_file.place, message);
     };
     let at_line = |line: usize| Place::Path(format!("{}:{line}:1", path.display()).into());
-    let bytes = fs::read(path).map_err(|error| cannot(&error)).ok()?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        problems.report(&at_line(lines(valid) + 1), "this line is no UTF-8");
-    });
-    let text = text.ok()?;
+    let text = read_text(path).map_err(|error| cannot(&error)).ok()?;
     let too_long = text.lines().enumerate().filter(|(_, line)| line.trim().len() > MAX_TARGETING_KEY_BYTES);
     for (index, _) in too_long.take(MAX_LINE_PROBLEMS) {
         let message = format!("a targeting key is at most {MAX_TARGETING_KEY_BYTES} bytes long");
@@ -87,15 +83,20 @@ fn parse(path: &Path, users_file: &Placed<String>, problems: &Problems) -> Optio
     KeyLines::new(text).map_err(|error| cannot(&error)).ok()
 }
 
-fn lines(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| **byte == b'\n').count()
-}
-
 /// Whether the file holds this text and nothing else. Metadata could not tell for sure.
 fn holds(path: &Path, text: &str) -> io::Result<bool> {
+    let length = regular_file(path)?;
     let mut file = File::open(path)?;
-    if file.metadata()?.len() != text.len() as u64 {
-        return Ok(false);
+    match length.checked_sub(text.len() as u64) {
+        Some(0) => {}
+        Some(3) => {
+            let mut mark = [0; BYTE_ORDER_MARK.len()];
+            file.read_exact(&mut mark)?;
+            if mark != BYTE_ORDER_MARK {
+                return Ok(false);
+            }
+        }
+        _ => return Ok(false),
     }
     let mut rest = text.as_bytes();
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -113,6 +114,8 @@ fn holds(path: &Path, text: &str) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::flag::BackendName;
     use crate::flag_file::{Expectations, Loader};
@@ -142,8 +145,11 @@ mod tests {
         assert_eq!((second[0].1, second[1]), (2, first[1]), "the other is the very same");
         write("two.txt", "bob");
         assert_eq!(lists().unwrap()[0], second[0]);
+        write("two.txt", "\u{feff}bob\n");
+        let marked = lists().unwrap();
+        assert_eq!((marked[1].1, lists().unwrap()), (1, marked.clone()), "a byte order mark is no part of the text");
         fs::write(directory.path().join("two.txt"), b"bob\ncar\xffol\n").unwrap();
-        assert!(lists().unwrap_err().ends_with("two.txt:2:1: this line is no UTF-8"));
+        assert!(lists().unwrap_err().ends_with("two.txt: line 2 is not UTF-8"));
         fs::remove_file(directory.path().join("two.txt")).unwrap();
         assert!(lists().unwrap_err().contains("cannot read"));
     }

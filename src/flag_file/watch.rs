@@ -3,12 +3,15 @@
 //! Events are only a hint to look sooner. Whatever they miss (a directory replaced as a whole, a file system without
 //! events) the rescan finds by the files' metadata.
 
+use std::collections::HashSet;
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, watch as signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -23,8 +26,8 @@ const RESCAN: Duration = Duration::from_secs(1);
 /// How long the directory must be quiet before it is read: an editor that truncates and writes is not read in between.
 const QUIET: Duration = Duration::from_millis(10);
 
-/// However busy the directory is, it is read after this many events in a row without quiet.
-const MAX_EVENTS_WITHOUT_QUIET: usize = 5;
+/// However busy the directory is, and however long somebody keeps writing a file, it is read after this time.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 
 /// How long what does not load may stay so before it is reported: a file may be gone for a moment while it is replaced.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -39,36 +42,39 @@ pub async fn watch<F: Future<Output = ()>>(
 ) {
     let directory = loader.directory.clone();
     let loader = Arc::new(Mutex::new(loader));
-    let changed = Arc::new(Notify::new());
-    changed.notify_one();
+    let changed = Arc::new(Changes::default());
+    changed.happened.notify_one();
     let mut seen = Signature::of(&directory);
-    let mut watcher = Events::new(&directory, Arc::clone(&changed));
+    let mut watcher = Events::new(&directory, &changed);
     let mut rescan = interval(RESCAN);
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
-            () = changed.notified() => true,
+            () = changed.happened.notified() => true,
             _ = rescan.tick() => false,
             _ = shutdown.wait_for(|stop| *stop) => return,
         };
         if event {
-            quiet(&changed).await;
+            changed.settle().await;
         }
         let signature = Signature::of(&directory);
         // A missed event shows in the metadata; an event may stand for a change that does not show there.
-        if !event && signature == seen {
+        if !event && signature == seen && watcher.is_watching() {
             lock(&loader).tidy();
             continue;
         }
-        if signature.directory != seen.directory {
-            watcher = Events::new(&directory, Arc::clone(&changed));
+        if signature.directory != seen.directory
+            || !watcher.is_watching()
+            || changed.lost.swap(false, Ordering::Relaxed)
+        {
+            watcher = Events::new(&directory, &changed);
         }
         seen = signature;
         let mut loaded = load_off_thread(&loader).await;
         if loaded.is_err() {
-            // Not `quiet`: this waits the whole time unless something happens, and then looks again.
-            let _ = timeout(SETTLE, changed.notified()).await;
-            quiet(&changed).await;
+            // This waits the whole time unless something happens, and then looks again.
+            let _ = timeout(SETTLE, changed.happened.notified()).await;
+            changed.settle().await;
             seen = Signature::of(&directory);
             loaded = load_off_thread(&loader).await;
         }
@@ -77,11 +83,50 @@ pub async fn watch<F: Future<Output = ()>>(
     }
 }
 
-async fn quiet(changed: &Notify) {
-    for _ in 0..MAX_EVENTS_WITHOUT_QUIET {
-        if timeout(QUIET, changed.notified()).await.is_err() {
-            return;
+/// What the file system has told.
+#[derive(Debug, Default)]
+struct Changes {
+    happened: Notify,
+    /// Files that somebody has begun to write and not closed yet: what they hold may be half of what is meant.
+    being_written: Mutex<HashSet<PathBuf>>,
+    /// Whether the directory that is watched is gone. Another one of its name may have the same identity.
+    lost: AtomicBool,
+}
+
+impl Changes {
+    fn note(&self, directory: &Path, event: notify::Result<notify::Event>) {
+        // What could not be told may have been anything.
+        let Ok(event) = event else { return self.happened.notify_one() };
+        let mut being_written = self.being_written.lock().unwrap_or_else(PoisonError::into_inner);
+        match event.kind {
+            EventKind::Modify(ModifyKind::Data(_)) => being_written.extend(event.paths),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(ModifyKind::Name(_)) => {
+                being_written.retain(|path| !event.paths.contains(path));
+            }
+            EventKind::Remove(_) => {
+                being_written.retain(|path| !event.paths.contains(path));
+                // Relaxed: it is looked at after the notification, which orders it.
+                self.lost.fetch_or(event.paths.iter().any(|path| path == directory), Ordering::Relaxed);
+            }
+            // Reading a file is an event too: taking it for a change would have every reading cause the next.
+            EventKind::Access(_) => return,
+            _ => {}
         }
+        self.happened.notify_one();
+    }
+
+    /// Returns once the directory has been quiet for a moment and nobody is writing, or after [`MAX_WAIT`].
+    async fn settle(&self) {
+        let settled =
+            async { while timeout(QUIET, self.happened.notified()).await.is_ok() || self.is_being_written() {} };
+        if timeout(MAX_WAIT, settled).await.is_err() {
+            // Whoever died while writing will not be waited for again.
+            self.being_written.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
+    fn is_being_written(&self) -> bool {
+        !self.being_written.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
@@ -107,14 +152,9 @@ struct Events {
 }
 
 impl Events {
-    fn new(directory: &Path, changed: Arc<Notify>) -> Self {
-        let notify = move |event: notify::Result<notify::Event>| {
-            // Reading a file is an event too: taking it for a change would have every reading cause the next.
-            if event.is_ok_and(|event| event.kind.is_access() && !closed_after_writing(&event)) {
-                return;
-            }
-            changed.notify_one();
-        };
+    fn new(directory: &Path, changes: &Arc<Changes>) -> Self {
+        let (changes, watched) = (Arc::clone(changes), directory.to_owned());
+        let notify = move |event| changes.note(&watched, event);
         let watcher = notify::recommended_watcher(notify).and_then(|mut watcher| {
             watcher.watch(directory, RecursiveMode::NonRecursive)?;
             Ok(watcher)
@@ -129,11 +169,6 @@ impl Events {
     fn is_watching(&self) -> bool {
         self.watcher.is_some()
     }
-}
-
-fn closed_after_writing(event: &notify::Event) -> bool {
-    use notify::event::{AccessKind, AccessMode, EventKind};
-    event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
 }
 
 /// What the directory's metadata says: if it is the same, so are the contents, short of an unlucky coincidence within

@@ -80,7 +80,8 @@ impl Attributes for ProxiedRequest<'_> {
 
 /// The value of the first cookie called `name`.
 pub(crate) fn cookie<'r>(request: &'r RequestHeader, name: &str) -> Option<&'r str> {
-    let headers = request.headers.get_all(COOKIE).into_iter().filter_map(|header| header.to_str().ok());
+    let headers = request.headers.get_all(COOKIE).into_iter();
+    let headers = headers.filter_map(|header| std::str::from_utf8(header.as_bytes()).ok());
     headers.filter_map(|header| cookie_in(header, name)).next()
 }
 

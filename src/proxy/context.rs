@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::flag::Evaluation;
 use crate::outcome::{Excuse, Outcome};
 use crate::proxy::upstream::Upstream;
-use crate::recorder::RecordedFlag;
+use crate::recorder::{RecordedFlag, Unit};
 
 /// The longest request id that is taken over from a trusted proxy.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -35,6 +35,17 @@ impl InFlight {
         self.count.load(Ordering::SeqCst)
     }
 
+    /// Has every answer from now on close its connection, so that clients go elsewhere of their own accord.
+    pub fn discourage(&self) {
+        // SeqCst: see `none`.
+        self.awaited.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_awaited(&self) -> bool {
+        // Relaxed: an answer that misses it keeps its connection a little longer.
+        self.awaited.load(Ordering::Relaxed)
+    }
+
     /// Returns once there are none.
     pub async fn none(&self) {
         // SeqCst here and at the end of a request: either that request sees that it is awaited, or we see it gone.
@@ -54,6 +65,8 @@ impl InFlight {
 pub(crate) struct Decision {
     pub(crate) entry: Arc<RecordedFlag>,
     pub(crate) evaluation: Evaluation,
+    /// Whose request it is, if it is one by which the arms are compared.
+    pub(crate) unit: Option<Unit>,
 }
 
 /// What one request carries from phase to phase.
@@ -68,6 +81,8 @@ pub struct Context {
     /// The address that the request came from; `None` for a Unix socket.
     pub(crate) client: Option<IpAddr>,
     pub(crate) client_is_trusted: bool,
+    /// The backend waited in vain for the rest of the request.
+    pub(crate) client_stalled: bool,
     pub(crate) decision: Option<Decision>,
     pub(crate) upstream: Option<Arc<Upstream>>,
     pub(crate) upstream_status: Option<u16>,
@@ -95,6 +110,7 @@ impl Context {
             settled: false,
             client: None,
             client_is_trusted: false,
+            client_stalled: false,
             decision: None,
             upstream: None,
             upstream_status: None,
@@ -110,7 +126,7 @@ impl Context {
             None => {
                 let mut buffer = Uuid::encode_buffer();
                 // A UUID is printable ASCII, which is what a header value may hold.
-                HeaderValue::from_str(Uuid::now_v7().hyphenated().encode_lower(&mut buffer))
+                HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut buffer))
                     .unwrap_or(HeaderValue::from_static("unknown"))
             }
         };
@@ -132,7 +148,7 @@ impl Context {
         self.settled = true;
         let Some(decision) = &self.decision else { return };
         let duration = now.duration_since(self.started);
-        decision.entry.attached.charge(decision.evaluation.arm, outcome, duration);
+        decision.entry.attached.charge(decision.evaluation.arm, decision.unit, outcome, duration);
         decision.log(self.request_id_text(), outcome.as_str(), duration.as_secs_f64() * 1000.0);
     }
 }

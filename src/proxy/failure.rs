@@ -6,8 +6,12 @@ use crate::api::Problem;
 use crate::outcome::{Failure, Trouble};
 
 /// Who is to blame for `error`.
-pub(crate) fn trouble(error: &Error) -> Trouble {
+///
+/// If the client did not send all of its request, the backend is not to blame for having no answer to it. It would have
+/// been for not taking it: but that shows as a timeout in writing, which is the shorter one.
+pub(crate) fn trouble(error: &Error, client_stalled: bool) -> Trouble {
     match error.esource() {
+        ErrorSource::Upstream if client_stalled && *error.etype() == ErrorType::ReadTimedout => Trouble::Client,
         ErrorSource::Upstream => Trouble::Backend(failure(error.etype())),
         ErrorSource::Downstream => Trouble::Client,
         ErrorSource::Internal | ErrorSource::Unset => Trouble::Gateway,
@@ -34,13 +38,16 @@ fn failure(kind: &ErrorType) -> Failure {
 }
 
 /// What the client is told of `error`; `None` if it is gone.
-pub(crate) fn answer(error: &Error) -> Option<Problem> {
-    let problem = match trouble(error) {
+pub(crate) fn answer(error: &Error, blamed: Trouble) -> Option<Problem> {
+    let problem = match blamed {
         Trouble::Client => match error.etype() {
             ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed => return None,
-            ErrorType::ReadTimedout => {
-                Problem::new(408, "request-timeout", "Request timeout", "the request did not arrive in time")
-            }
+            ErrorType::ReadTimedout => Problem::new(
+                408,
+                "request-timeout",
+                "Request timeout",
+                "the rest of the request did not arrive in time",
+            ),
             ErrorType::WriteTimedout => return None,
             _ => Problem::new(400, "bad-request", "Bad request", "the request is not valid HTTP"),
         },
@@ -67,8 +74,17 @@ mod tests {
 
     #[track_caller]
     fn check(error: Box<Error>, blamed: Trouble, status: Option<u16>) {
-        assert_eq!(trouble(&error), blamed);
-        assert_eq!(answer(&error).map(|problem| problem.status), status);
+        assert_eq!(trouble(&error, false), blamed);
+        assert_eq!(answer(&error, blamed).map(|problem| problem.status), status);
+    }
+
+    #[test]
+    fn a_client_that_stalls_is_to_blame_itself() {
+        let error = Error::new_up(ErrorType::ReadTimedout);
+        assert_eq!(trouble(&error, true), Trouble::Client);
+        assert_eq!(answer(&error, Trouble::Client).map(|problem| problem.status), Some(408));
+        let error = Error::new_up(ErrorType::WriteTimedout);
+        assert_eq!(trouble(&error, true), Trouble::Backend(Failure::Timeout));
     }
 
     #[test]

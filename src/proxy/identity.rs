@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_http::RequestHeader;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::proxy::attributes::cookie;
 
@@ -148,7 +149,7 @@ impl Identity {
 
     pub(crate) fn identify<'r>(&self, request: &'r RequestHeader, trusted: bool) -> Identified<'r> {
         let mut looked_up = self.config.sources.iter().filter_map(|source| match source {
-            Source::Header(name) => request.headers.get(name).filter(|_| trusted).and_then(|value| value.to_str().ok()),
+            Source::Header(name) => only_value(request, name).filter(|_| trusted),
             Source::Cookie(name) => cookie(request, name),
         });
         let named = looked_up.find(|key| !key.is_empty());
@@ -161,11 +162,21 @@ impl Identity {
     }
 }
 
+/// The value of the header `name` as text. Two values could mean one user here and another at the backend: they mean
+/// nobody.
+fn only_value<'r>(request: &'r RequestHeader, name: &HeaderName) -> Option<&'r str> {
+    let mut values = request.headers.get_all(name).into_iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => std::str::from_utf8(value.as_bytes()).ok(),
+        _ => None,
+    }
+}
+
 /// The anonymous key that the client has, or a new one.
 fn anonymous(request: &RequestHeader) -> Cow<'_, str> {
     match cookie(request, ANONYMOUS_COOKIE) {
-        // Only what we gave out is taken back, so that nobody picks a bucket by inventing keys of another shape.
-        Some(key) if Uuid::try_parse(key).is_ok() => Cow::Borrowed(key),
+        // Of the shape that we give out. A client can still make one up; it then picks its own variant, nobody else's.
+        Some(key) if key.len() == Hyphenated::LENGTH && Uuid::try_parse(key).is_ok() => Cow::Borrowed(key),
         _ => Cow::Owned(Uuid::new_v4().to_string()),
     }
 }
@@ -206,7 +217,9 @@ mod tests {
         check(&[("cookie", "xuid=bob; uid")], true, None);
         check(&[("x-user-id", ""), ("cookie", "uid=bob")], true, Some("bob"));
         check(&[("x-user-id", ""), ("cookie", "uid=")], true, None);
-        check(&[("x-user-id", "jörg")], true, None);
+        check(&[("x-user-id", "jörg")], true, Some("jörg"));
+        check(&[("x-user-id", "alice"), ("x-user-id", "bob")], true, None);
+        check(&[("x-user-id", ""), ("x-user-id", "bob")], true, None);
     }
 
     #[test]

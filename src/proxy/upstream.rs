@@ -15,6 +15,10 @@ use crate::flag::BackendName;
 /// How long an idle connection to a server is kept for the next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a backend may take to take a part of the request, as a share of the time it has to answer. Less than all of
+/// it, so that a backend that takes nothing is told from a client that sends nothing.
+const WRITE_SHARE: f64 = 0.8;
+
 /// A backend as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
@@ -40,7 +44,7 @@ pub enum Server {
 pub struct Timeouts {
     /// To connect.
     pub connect: Duration,
-    /// Between two reads of the answer, and so also until its first byte.
+    /// Between two reads of the answer, and so also until its first byte. Each write of the request has a little less.
     pub read: Duration,
 }
 
@@ -82,7 +86,7 @@ impl Upstream {
             peer.options.connection_timeout = Some(config.timeouts.connect);
             peer.options.total_connection_timeout = Some(config.timeouts.connect);
             peer.options.read_timeout = Some(config.timeouts.read);
-            peer.options.write_timeout = Some(config.timeouts.read);
+            peer.options.write_timeout = Some(config.timeouts.read.mul_f64(WRITE_SHARE));
             peer.options.idle_timeout = Some(IDLE_TIMEOUT);
             peers.push(peer);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use crate::api::Rollback;
-use crate::flag::{FlagKey, Generation};
+use crate::flag::{FlagKey, Generation, Rollout};
 use crate::flag_file::Definition;
 use crate::judge::{Finding, WINDOW, Window};
 use crate::store::{Record, StoredRollout};
@@ -58,6 +58,16 @@ impl Book {
             bad_files: Vec::new(),
             store_error: None,
             counters: Counters { rollbacks: BTreeMap::new(), reloads: BTreeMap::new(), flags_since: now },
+        }
+    }
+
+    /// `rollout`, with a generation of its own even if a change of the flag is just being stored.
+    pub(crate) fn after_reserved(&self, key: &FlagKey, rollout: Rollout) -> Rollout {
+        match &self.reserved {
+            Some((flag, reserved)) if flag == key => {
+                Rollout { generation: rollout.generation.max(reserved.next()), ..rollout }
+            }
+            _ => rollout,
         }
     }
 

@@ -4,15 +4,7 @@ use reqwest::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::harness::{FLAG, Gateway, Site, header, problem};
-use crate::upstream::Upstream;
-
-async fn gateway() -> (Upstream, Upstream, Site, Gateway) {
-    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
-    let site = Site::with_servers(stable.address(), canary.address());
-    let gateway = site.start().await;
-    (stable, canary, site, gateway)
-}
+use crate::harness::{FLAG, Gateway, eventually, header, pair, problem};
 
 fn request(gateway: &Gateway, method: Method, path: &str) -> RequestBuilder {
     gateway.client.request(method, format!("{}{path}", gateway.admin))
@@ -20,7 +12,7 @@ fn request(gateway: &Gateway, method: Method, path: &str) -> RequestBuilder {
 
 #[tokio::test]
 async fn a_flag_is_shown_as_the_contract_says() {
-    let (_stable, _canary, _site, gateway) = gateway().await;
+    let (_stable, _canary, _site, gateway) = pair().await;
     let mut flag = gateway.flag().await;
     flag["evidence"].take();
     assert_eq!(
@@ -41,7 +33,7 @@ async fn a_flag_is_shown_as_the_contract_says() {
 
 #[tokio::test]
 async fn a_change_made_on_an_old_picture_is_refused() {
-    let (_stable, _canary, _site, gateway) = gateway().await;
+    let (_stable, _canary, _site, gateway) = pair().await;
     let path = format!("/api/v1/flags/{FLAG}");
     let looked = gateway.admin(&path).await;
     let tag = header(looked.headers(), ETAG.as_str()).unwrap().to_owned();
@@ -58,7 +50,7 @@ async fn a_change_made_on_an_old_picture_is_refused() {
 
 #[tokio::test]
 async fn asking_twice_is_no_second_change() {
-    let (_stable, _canary, _site, gateway) = gateway().await;
+    let (_stable, _canary, _site, gateway) = pair().await;
     for action in ["pause", "pause", "rollback", "rollback"] {
         assert_eq!(gateway.act(action, json!({})).await.status(), 200);
     }
@@ -70,7 +62,7 @@ async fn asking_twice_is_no_second_change() {
 
 #[tokio::test]
 async fn bad_requests_get_problem_documents_and_change_nothing() {
-    let (_stable, _canary, _site, gateway) = gateway().await;
+    let (_stable, _canary, _site, gateway) = pair().await;
     let flag = format!("/api/v1/flags/{FLAG}");
     let json_body = |method: Method, path: &str, body: &str| {
         request(&gateway, method, path).header(CONTENT_TYPE, "application/json").body(body.to_owned())
@@ -87,6 +79,7 @@ async fn bad_requests_get_problem_documents_and_change_nothing() {
         (json_body(Method::PATCH, &flag, "{"), 400, "invalid"),
         (json_body(Method::POST, &pause, "{\"percentage\": 1}"), 400, "invalid"),
         (json_body(Method::POST, &pause, &format!("{{\"reason\": \"{}\"}}", "x".repeat(1001))), 400, "invalid"),
+        (json_body(Method::POST, &pause, "{\"reason\": \"a\\u001b[31m\"}"), 400, "invalid"),
         (json_body(Method::POST, &format!("{flag}/explode"), "{}"), 404, "not-found"),
         (json_body(Method::PATCH, "/api/v1/flags/none", "{\"percentage\": 1}"), 404, "unknown-flag"),
         (json_body(Method::POST, "/api/v1/flags/none/pause", ""), 404, "unknown-flag"),
@@ -122,7 +115,7 @@ async fn bad_requests_get_problem_documents_and_change_nothing() {
 
 #[tokio::test]
 async fn too_large_a_body_is_refused() {
-    let (_stable, _canary, _site, gateway) = gateway().await;
+    let (_stable, _canary, _site, gateway) = pair().await;
     let path = format!("/api/v1/flags/{FLAG}");
     let response = request(&gateway, Method::PATCH, &path).json(&json!({"reason": "x".repeat(100_000)})).send().await;
     problem(response.unwrap(), 413, "too-large").await;
@@ -130,11 +123,11 @@ async fn too_large_a_body_is_refused() {
 
 #[tokio::test]
 async fn metrics_have_their_names() {
-    let (_stable, _canary, _site, gateway) = gateway().await;
+    let (_stable, _canary, _site, gateway) = pair().await;
     for user in ["alice", "carol"] {
         gateway.variant(user).await;
     }
-    crate::harness::eventually("both are counted", || async {
+    eventually("both are counted", || async {
         gateway.outcomes("async", "success").await == 1.0 && gateway.outcomes("sync", "success").await == 1.0
     })
     .await;
@@ -159,7 +152,7 @@ async fn metrics_have_their_names() {
 
 #[tokio::test]
 async fn explanations_agree_with_what_is_served() {
-    let (_stable, _canary, _site, gateway) = gateway().await;
+    let (_stable, _canary, _site, gateway) = pair().await;
     for number in 0..100 {
         let user = format!("user-{number}");
         let explained: Value = gateway.admin_json(&format!("/api/v1/flags/{FLAG}/explain?user={user}")).await;

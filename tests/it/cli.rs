@@ -1,8 +1,13 @@
 //! The commands, as people type them.
 
-use serde_json::Value;
+use std::process::Stdio;
 
-use crate::harness::{FLAG, Site, eventually, stderr, stdout};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::harness::{DEADLINE, FLAG, Site, eventually, stderr, stdout};
 
 #[tokio::test]
 async fn the_first_steps_of_a_newcomer() {
@@ -80,6 +85,7 @@ async fn what_is_refused_says_why_and_what_to_do() {
     assert!(cli(&["set", FLAG, "101"], 2).await.contains("a percentage is a number from 0 to 100"));
     assert!(cli(&["set", FLAG, "0.0001"], 2).await.contains("steps of 0.001"));
     assert!(cli(&["set", "Not_A_Key", "1"], 2).await.contains("a name is 1 to 63 of a-z, 0-9 and `-`"));
+    assert!(cli(&["status", "--admin", "localhost:8081"], 2).await.contains("write it like http://127.0.0.1:8081"));
     assert!(cli(&["stauts"], 2).await.contains("status"));
 
     gateway.kill().await;
@@ -134,6 +140,25 @@ async fn check_tells_all_problems_or_none() {
     assert_eq!((&told["ok"], told["problems"].as_array().unwrap().len()), (&Value::Bool(false), 4));
     let missing = stderr(&site.run(&["check", "--config", "nowhere.toml"]).await, 1);
     assert!(missing.starts_with("nowhere.toml: cannot read: "), "{missing}");
+}
+
+#[tokio::test]
+async fn a_backend_runs_on_its_own_and_misbehaves_on_purpose() {
+    let site = Site::builtin();
+    let arguments = ["backend", "async", "--listen", "127.0.0.1:0", "--fault", "error=100%"];
+    let mut backend = site.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(backend.stdout.take().unwrap()).lines();
+    let greeting = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let address = greeting.strip_prefix("the async backend listens on ").unwrap();
+    let healthy = reqwest::get(format!("{address}/health")).await.unwrap();
+    assert_eq!(healthy.status(), 200);
+    let faulty = reqwest::get(format!("{address}/api/v1/services")).await.unwrap();
+    assert_eq!(faulty.status(), 500);
+
+    let id = backend.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+    assert_eq!(timeout(DEADLINE, backend.wait()).await.unwrap().unwrap().code(), Some(0));
+    assert!(stderr(&site.run(&["backend", "async", "--fault", "error=lots"]).await, 2).contains("error=lots"));
 }
 
 #[tokio::test]

@@ -2,22 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use crate::harness::{Gateway, Site, eventually, flag_text, stderr};
+use crate::harness::{Gateway, Site, eventually, flag_text, pair, read_to_end, stderr};
 use crate::upstream::Upstream;
-
-async fn pair() -> (Upstream, Upstream, Site, Gateway) {
-    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
-    let site = Site::with_servers(stable.address(), canary.address());
-    let gateway = site.start().await;
-    (stable, canary, site, gateway)
-}
 
 /// The variant of each of `users` users.
 async fn variants(gateway: &Gateway, users: usize) -> BTreeMap<String, String> {
@@ -76,20 +73,22 @@ async fn a_users_file_is_followed_too() {
     assert_eq!(generation, 2, "who is on the list is no change of the rollout; the percentage was");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_the_file_is_rewritten() {
     let (_stable, _canary, site, gateway) = pair().await;
     let gateway = Arc::new(gateway);
     let done = Arc::new(AtomicBool::new(false));
+    let answers = Arc::new(AtomicUsize::new(0));
     let mut load = JoinSet::new();
     for worker in 0..4 {
-        let (gateway, done) = (Arc::clone(&gateway), Arc::clone(&done));
+        let (gateway, done, answers) = (Arc::clone(&gateway), Arc::clone(&done), Arc::clone(&answers));
         load.spawn(async move {
-            let mut sent = 0;
+            let mut sent = 0_u32;
             while !done.load(Ordering::SeqCst) {
                 let response = gateway.get("/api/v1/x", &format!("user-{worker}-{sent}")).send().await.unwrap();
                 assert_eq!(response.status(), 200);
                 sent += 1;
+                answers.fetch_add(1, Ordering::SeqCst);
             }
             sent
         });
@@ -107,13 +106,19 @@ async fn no_request_fails_while_the_file_is_rewritten() {
                 fs::write(site.flag_file(), flag_text(percentage)).unwrap();
             }
         }
-        tokio::task::yield_now().await;
+        // Some requests see each of the files.
+        let answered = answers.load(Ordering::SeqCst);
+        eventually("requests are answered", || async { answers.load(Ordering::SeqCst) >= answered + 4 }).await;
     }
     fs::write(site.flag_file(), flag_text(77.0)).unwrap();
     at_percentage(&gateway, 77.0).await;
     done.store(true, Ordering::SeqCst);
-    let sent: usize = load.join_all().await.into_iter().sum();
-    assert!(sent > 0);
+    let sent: u32 = load.join_all().await.into_iter().sum();
+    assert!(sent >= 400);
+    let counted = || async {
+        gateway.outcomes("sync", "success").await + gateway.outcomes("async", "success").await == f64::from(sent)
+    };
+    eventually("each is charged once, through every generation", counted).await;
 }
 
 #[tokio::test]
@@ -145,6 +150,54 @@ async fn a_bad_file_keeps_the_last_good_set_and_is_told_everywhere() {
     at_percentage(&gateway, 20.0).await;
     assert_eq!(gateway.admin_json("/ready").await["problems"], serde_json::json!([]));
     assert_eq!(gateway.admin("/api/v1/flags/other").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_is_not_read() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let whole = flag_text(100.0);
+    let (begin, end) = whole.split_at(whole.find("[beta]").unwrap());
+    for _ in 0..5 {
+        let mut file = fs::File::create(site.flag_file()).unwrap();
+        file.write_all(begin.as_bytes()).unwrap();
+        // Until the file is closed, the percentage that it holds already is not in force.
+        for _ in 0..20 {
+            assert_eq!(gateway.variant("alice").await, "async");
+        }
+        file.write_all(end.as_bytes()).unwrap();
+    }
+    at_percentage(&gateway, 100.0).await;
+    let events = gateway.admin_json("/api/v1/events").await;
+    assert_eq!(events["events"].as_array().unwrap().len(), 2, "the beginning, and one change: {events}");
+}
+
+#[tokio::test]
+async fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let pipe = site.path().join("flags/pipe.toml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().await.unwrap().success());
+    let problems = || async { gateway.admin_json("/ready").await["problems"].to_string() };
+    eventually("it is told", || async { problems().await.contains("flags/pipe.toml: cannot read: it is no regular") })
+        .await;
+    fs::remove_file(&pipe).unwrap();
+    fs::write(site.flag_file(), flag_text(20.0)).unwrap();
+    at_percentage(&gateway, 20.0).await;
+    assert_eq!(problems().await, "[]");
+}
+
+#[tokio::test]
+async fn users_are_named_in_any_script() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    site.write("flags/list.txt", "\u{feff}jörg\n");
+    site.write("flags/async-database.toml", &format!("{}users_file = \"list.txt\"\n", flag_text(0.0)));
+    eventually("jörg is on the list", || async { gateway.flag().await["beta_users"] == 3 }).await;
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let request = "GET /api/v1/x HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-user-id: jörg\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.contains("x-tidegate-variant: async"), "{answer}");
+    let explained = gateway.admin_json("/api/v1/flags/async-database/explain?user=j%C3%B6rg").await;
+    assert_eq!(explained["reason"], "BETA");
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{interval, timeout};
 
+use crate::upstream::Upstream;
+
 /// Long enough for anything that works, on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -51,13 +53,18 @@ pub(crate) struct Site {
 impl Site {
     /// A site whose backends are at `stable` and `canary`.
     pub(crate) fn with_servers(stable: &str, canary: &str) -> Self {
+        Self::with_impatience(stable, canary, "30s")
+    }
+
+    /// The same, with backends that have `read` to answer.
+    pub(crate) fn with_impatience(stable: &str, canary: &str, read: &str) -> Self {
         let site = Self::empty();
         site.write(
             "tidegate.toml",
             &format!(
                 "[listen]\nhttp = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
-                 [backends.sync]\nservers = [\"{stable}\"]\ntimeouts = {{ connect = \"500ms\", read = \"1s\" }}\n\
-                 [backends.async]\nservers = [\"{canary}\"]\ntimeouts = {{ connect = \"500ms\", read = \"1s\" }}\n"
+                 [backends.sync]\nservers = [\"{stable}\"]\ntimeouts = {{ connect = \"5s\", read = \"{read}\" }}\n\
+                 [backends.async]\nservers = [\"{canary}\"]\ntimeouts = {{ connect = \"5s\", read = \"{read}\" }}\n"
             ),
         );
         site
@@ -127,13 +134,14 @@ impl Site {
     /// Starts a gateway with further arguments.
     pub(crate) async fn start_with(&self, arguments: &[&str]) -> Gateway {
         let mut command = self.command(&["serve", "--log-format", "json"]);
-        command.args(arguments);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path().join("log")).unwrap();
+        command.args(arguments).stderr(log);
         self.spawn(command).await
     }
 
-    async fn spawn(&self, mut command: Command) -> Gateway {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path().join("log")).unwrap();
-        let mut process = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+    /// Starts what `command` says, and waits until it serves.
+    pub(crate) async fn spawn(&self, mut command: Command) -> Gateway {
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut greeting = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut address = async |name: &str| loop {
             let line = timeout(DEADLINE, greeting.next_line()).await.unwrap().unwrap();
@@ -152,6 +160,14 @@ impl Site {
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path().join("log")).unwrap_or_default()
     }
+}
+
+/// Two well-behaved upstreams and a gateway in front of them.
+pub(crate) async fn pair() -> (Upstream, Upstream, Site, Gateway) {
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address());
+    let gateway = site.start().await;
+    (stable, canary, site, gateway)
 }
 
 /// A running gateway. It is killed when dropped.

@@ -18,6 +18,7 @@ const FLOOR_PLAN: [(&str, &[&str]); 19] = [
             "diagnostic",
             "flag",
             "flag_file",
+            "judge",
             "rollout",
             "server",
             "telemetry",

@@ -6,15 +6,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::{DEADLINE, Gateway, Site, eventually, flag_text, header, problem, read_to_end};
+use crate::harness::{DEADLINE, Gateway, Site, eventually, flag_text, header, pair, problem, read_to_end};
 use crate::upstream::{RawUpstream, Upstream, nobody};
-
-async fn pair() -> (Upstream, Upstream, Site, Gateway) {
-    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
-    let site = Site::with_servers(stable.address(), canary.address());
-    let gateway = site.start().await;
-    (stable, canary, site, gateway)
-}
 
 #[tokio::test]
 async fn the_upstream_is_told_what_was_decided_and_the_client_cannot_say_it() {
@@ -145,12 +138,12 @@ async fn routes_go_by_host_and_longest_path() {
 /// What a client gets of a canary at `address`, and what is charged for it: failures and uncounted requests.
 async fn exchange(address: &str, kind: &str, status: u16) -> (f64, f64) {
     let stable = Upstream::start().await;
-    let site = Site::with_servers(stable.address(), address);
+    let site = Site::with_impatience(stable.address(), address, "1s");
     let gateway = site.start().await;
     let response = gateway.get("/api/v1/x", "alice").send().await.unwrap();
     let id = header(response.headers(), "x-request-id").unwrap().to_owned();
     problem(response, status, kind).await;
-    assert!(site.log().contains(&id), "the log tells of the request by its id");
+    eventually("the log tells of the request by its id", || async { site.log().contains(&id) }).await;
     let count = async |outcome: &str| gateway.outcomes("async", outcome).await;
     eventually("the outcome is charged", || async { count("failure").await + count("not_counted").await > 0.0 }).await;
     (count("failure").await, count("not_counted").await)
@@ -192,6 +185,60 @@ async fn a_client_that_hangs_up_is_nobodys_failure() {
     let count = async |outcome: &str| gateway.outcomes("async", outcome).await;
     eventually("it is charged", || async { count("not_counted").await == 1.0 }).await;
     assert_eq!(count("failure").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_its_upload_is_nobodys_failure() {
+    let (stable, canary) = (Upstream::start().await, RawUpstream::start(None).await);
+    let site = Site::with_impatience(stable.address(), canary.address(), "200ms");
+    let gateway = site.start().await;
+    let mut stalled = Vec::new();
+    for _ in 0..25 {
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let request = "POST /api/v1/x HTTP/1.1\r\nhost: a\r\nx-user-id: alice\r\ncontent-length: 8\r\n\r\nhalf";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stalled.push(stream);
+    }
+    for mut stream in stalled {
+        let answer = read_to_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    eventually("all are charged", || async { gateway.outcomes("async", "not_counted").await == 25.0 }).await;
+    assert_eq!(gateway.flag().await["phase"], "manual");
+}
+
+#[tokio::test]
+async fn names_that_could_be_taken_for_ours_are_dropped() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let ask = async |gateway: &Gateway, headers: &str| {
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let request = format!("GET /api/v1/x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read_to_end(&mut stream).await.to_ascii_lowercase()
+    };
+    let answer = ask(&gateway, "X_Tidegate_Variant: forged\r\nx-tidegate_flag: forged\r\nx-user-id: alice\r\n").await;
+    assert!(!answer.contains("forged") && answer.contains("got-x-user-id: alice"), "{answer}");
+    let twice = ask(&gateway, "x-user-id: alice\r\nx-user-id: bob\r\n").await;
+    assert!(twice.contains("set-cookie: tidegate_id="), "two users are nobody: {twice}");
+    gateway.kill().await;
+
+    site.configure("[identity]\ntrusted_proxies = []\n");
+    let gateway = site.start().await;
+    let answer = ask(&gateway, "x_user_id: alice\r\nX-User_Id: alice\r\nx-other: kept\r\n").await;
+    assert!(!answer.contains("alice") && answer.contains("got-x-other: kept"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_names_its_host_once() {
+    let (stable, _canary, _site, gateway) = pair().await;
+    for head in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"] {
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        timeout(DEADLINE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 400", "{head:?}");
+    }
+    assert_eq!(stable.requests(), 0);
 }
 
 #[tokio::test]

@@ -7,15 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{Gateway, Site, eventually, flag_text, problem};
+use crate::harness::{Gateway, eventually, flag_text, pair, problem};
 use crate::upstream::Upstream;
-
-async fn pair() -> (Upstream, Upstream, Site, Gateway) {
-    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
-    let site = Site::with_servers(stable.address(), canary.address());
-    let gateway = site.start().await;
-    (stable, canary, site, gateway)
-}
 
 /// Has the canary fail and sends it requests until it is rolled back.
 async fn fail(gateway: &Gateway, canary: &Upstream) {
@@ -71,9 +64,8 @@ async fn a_healthy_canary_stays() {
         gateway.get("/api/v1/x", "alice").send().await.unwrap();
     }
     eventually("all are counted", || async { gateway.flag().await["arms"]["canary"]["requests"] == 200 }).await;
-    eventually("they are judged", || async { gateway.flag().await["evidence"][0]["requests"] == 200 }).await;
-    let flag = gateway.flag().await;
-    assert_eq!((&flag["phase"], &flag["evidence"][0]["verdict"]), (&json!("manual"), &json!("healthy")));
+    eventually("they are judged", || async { gateway.flag().await["evidence"][0]["verdict"] == "healthy" }).await;
+    assert_eq!(gateway.flag().await["phase"], "manual");
 }
 
 #[tokio::test]

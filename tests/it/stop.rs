@@ -1,16 +1,21 @@
 //! Starting and stopping.
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::{Site, eventually, flag_text, read_to_end, stderr};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::harness::{DEADLINE, Site, eventually, flag_text, pair, read_to_end, stderr};
 use crate::upstream::Upstream;
 
 #[tokio::test]
 async fn a_stop_lets_requests_finish_and_takes_no_more() {
     let (stable, canary) = (Upstream::start().await, Upstream::start().await);
     let site = Site::with_servers(stable.address(), canary.address());
-    site.configure("");
     let mut gateway = site.start().await;
     let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
     stream.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -28,12 +33,58 @@ async fn a_stop_lets_requests_finish_and_takes_no_more() {
     assert!(site.log().contains("\"message\":\"stopped\""));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_closes_no_connection_under_a_request() {
+    let (_stable, _canary, _site, mut gateway) = pair().await;
+    let mut clients = JoinSet::new();
+    let sent = Arc::new(AtomicUsize::new(0));
+    for _ in 0..16 {
+        let (address, sent) = (gateway.address().to_owned(), Arc::clone(&sent));
+        clients.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            loop {
+                stream.write_all(b"POST /api/v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                let mut answer = [0; 2048];
+                let length = timeout(DEADLINE, stream.read(&mut answer)).await.unwrap().unwrap();
+                let answer = String::from_utf8_lossy(&answer[..length]).to_ascii_lowercase();
+                assert!(answer.starts_with("http/1.1 200"), "{answer:?}");
+                sent.fetch_add(1, Ordering::SeqCst);
+                if answer.contains("connection: close") {
+                    return;
+                }
+            }
+        });
+    }
+    eventually("everyone is busy", || async { sent.load(Ordering::SeqCst) > 200 }).await;
+    gateway.terminate().await;
+    clients.join_all().await;
+    assert_eq!(gateway.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nobody_up() {
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address());
+    site.configure(
+        "[[routes]]\npath = \"/broken\"\nbackend = \"broken\"\n[[routes]]\npath = \"/\"\nbackend = \"sync\"\n",
+    );
+    site.configure("[backends.broken]\nservers = [\"unix:/nonexistent/app.sock\"]\n");
+    let mut command = site.command(&["serve", "--log", "debug"]);
+    // A pipe holds 64 KiB; nobody reads this one.
+    command.stderr(Stdio::piped());
+    let gateway = site.spawn(command).await;
+    for _ in 0..600 {
+        assert_eq!(gateway.get("/broken", "alice").send().await.unwrap().status(), 502);
+    }
+    assert_eq!(gateway.get("/x", "alice").send().await.unwrap().status(), 200);
+}
+
 #[tokio::test]
 async fn a_stop_does_not_wait_for_ever() {
     let (stable, canary) = (Upstream::start().await, Upstream::start().await);
     let site = Site::with_servers(stable.address(), canary.address());
     let config = std::fs::read_to_string(site.path().join("tidegate.toml")).unwrap();
-    site.write("tidegate.toml", &config.replace("[listen]\n", "[listen]\ndrain = \"50ms\"\n").replace("1s", "60s"));
+    site.write("tidegate.toml", &config.replace("[listen]\n", "[listen]\ndrain = \"50ms\"\n"));
     let mut gateway = site.start().await;
     let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
     stream.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();

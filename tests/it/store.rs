@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Sqlite, Transaction};
 
-use crate::harness::{Gateway, Site, eventually, problem};
+use crate::harness::{Gateway, Site, eventually, pair, problem, stderr};
 use crate::upstream::Upstream;
 
 /// Holds the store's write lock, as a stuck process or a full disk would keep everyone from writing.
@@ -96,6 +96,15 @@ async fn what_was_acknowledged_survives_being_killed() {
         assert_eq!(gateway.flag().await["percentage"], percentage);
         gateway.kill().await;
     }
+}
+
+#[tokio::test]
+async fn a_store_serves_one_gateway() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let error = stderr(&site.run(&["serve"]).await, 1);
+    assert!(error.contains("another gateway uses this store"), "{error}");
+    gateway.kill().await;
+    site.start().await;
 }
 
 #[tokio::test]

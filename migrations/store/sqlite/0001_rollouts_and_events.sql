@@ -21,10 +21,9 @@ CREATE TABLE events (
     reason     TEXT,
     old        TEXT,
     new        TEXT    NOT NULL,
-    rollback   TEXT
+    rollback   TEXT,
+    UNIQUE (flag, generation) -- one event for each change
 ) STRICT;
-
-CREATE INDEX events_by_flag ON events (flag, id);
 
 CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
 BEGIN

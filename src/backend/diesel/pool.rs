@@ -11,7 +11,7 @@ use diesel::sqlite::SqliteConnection;
 use diesel::{Connection, RunQueryDsl};
 
 use crate::backend::config::PoolConfig;
-use crate::backend::store::BUSY_TIMEOUT;
+use crate::backend::selection::BUSY_TIMEOUT;
 use crate::clock;
 
 /// A pool of Diesel connections.

@@ -7,7 +7,7 @@ use diesel::{BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpres
 
 use crate::backend::role::Role;
 use crate::backend::schema::{question_roles, question_skills, questions};
-use crate::backend::store::{Question, Selection, assemble};
+use crate::backend::selection::{Question, Selection, assemble};
 
 /// Picks, raises and reads; the caller holds the write lock, so that no two pick on the same counts.
 pub(crate) fn take(connection: &mut SqliteConnection, wanted: &Selection) -> Result<Vec<Question>, DieselError> {

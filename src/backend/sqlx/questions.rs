@@ -3,7 +3,7 @@
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::backend::role::Role;
-use crate::backend::store::{Question, Selection, assemble};
+use crate::backend::selection::{Question, Selection, assemble};
 
 /// Picks, raises and reads; the caller holds the write lock, so that no two pick on the same counts.
 pub(crate) async fn take(connection: &mut SqliteConnection, wanted: &Selection) -> Result<Vec<Question>, sqlx::Error> {

@@ -1,0 +1,146 @@
+//! What a trial's evidence means, for people.
+
+use crate::judge::mixture::{HIGHEST_ALLOWED, SMALLEST_REGRESSION, price_of_not_knowing};
+use crate::judge::numeric::with_odds;
+use crate::judge::stream::StreamTest;
+use crate::judge::trial::Weighed;
+use crate::judge::{Check, Counts, Rate, Stream, Trial};
+
+/// Where a trial stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outlook {
+    /// The smallest regression that matters would have been seen by now, and there is no sign of one.
+    Healthy,
+    /// Too early to say.
+    Inconclusive {
+        /// About how many more canary requests it takes, at the present rates and share, until the smallest regression that
+        /// matters (odds 1.8 times those of the highest allowed rate) would be seen; nothing if no traffic tells yet.
+        canary_requests: Option<u64>,
+    },
+    /// To be taken out.
+    Worse {
+        /// The check that says so: of several streams the one that adds most to the evidence.
+        cause: Check,
+    },
+}
+
+/// A stream's part in a [`Report`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StreamReport {
+    /// Which stream.
+    pub stream: Stream,
+    /// Its weight in the evidence, above 0 up to 1.
+    pub weight: f64,
+    /// ln M of this stream alone.
+    pub log_evidence: f64,
+    /// Stable's outcomes that the evidence rests on.
+    pub stable: Counts,
+    /// The canary's.
+    pub canary: Counts,
+    /// What stable's rate is taken to be now.
+    pub believed: Rate,
+    /// The highest rate that the canary is allowed at that.
+    pub allowed: Rate,
+    /// About how many more canary requests it takes until the smallest regression that matters would be seen; 0 if it would
+    /// have been seen, nothing if no traffic tells yet.
+    pub canary_requests: Option<u64>,
+}
+
+/// The absolute limit's part in a [`Report`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LimitReport {
+    /// ln M of the canary against the limit.
+    pub log_evidence: f64,
+    /// What that must reach for a rollback.
+    pub log_limit: f64,
+    /// The canary's outcomes that it rests on.
+    pub canary: Counts,
+}
+
+/// What the outcomes say, with what that rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Where the trial stands.
+    pub outlook: Outlook,
+    /// ln M of the comparison with stable.
+    pub log_evidence: f64,
+    /// What that must reach for a rollback.
+    pub log_limit: f64,
+    /// Each stream.
+    pub streams: Vec<StreamReport>,
+    /// The absolute limit, if there is one.
+    pub limit: Option<LimitReport>,
+}
+
+pub(crate) fn report(trial: &Trial, tests: &[Weighed], limited: Option<Counts>) -> Report {
+    let (log_evidence, log_limit) = (trial.log_evidence(), trial.log_limit());
+    let streams: Vec<_> = tests.iter().map(|weighed| stream_report(weighed, log_limit)).collect();
+    let limit = trial.absolute().zip(limited);
+    let limit = limit.map(|((log_evidence, log_limit), canary)| LimitReport { log_evidence, log_limit, canary });
+    let outlook = if limit.is_some_and(|limit| limit.log_evidence >= limit.log_limit) {
+        Outlook::Worse { cause: Check::MaxErrorRate }
+    } else if let Some(cause) = leading(tests).filter(|_| log_evidence >= log_limit) {
+        Outlook::Worse { cause: Check::WorseThanStable(cause) }
+    } else {
+        let needed = streams.iter().map(|stream| stream.canary_requests);
+        match needed.reduce(|a, b| Some(a?.max(b?))).flatten() {
+            Some(0) => Outlook::Healthy,
+            canary_requests => Outlook::Inconclusive { canary_requests },
+        }
+    };
+    Report { outlook, log_evidence, log_limit, streams, limit }
+}
+
+/// The stream that adds most to the evidence.
+fn leading(tests: &[Weighed]) -> Option<Stream> {
+    let most = tests.iter().max_by(|a, b| a.log_part().total_cmp(&b.log_part()));
+    most.map(|weighed| weighed.stream)
+}
+
+fn stream_report(weighed: &Weighed, log_limit: f64) -> StreamReport {
+    let Weighed { stream, weight, ref test } = *weighed;
+    let (stable, canary) = test.counts();
+    let believed = test.believed();
+    StreamReport {
+        stream,
+        weight,
+        log_evidence: test.log_evidence(),
+        stable,
+        canary,
+        believed: Rate::clamped(believed),
+        allowed: Rate::clamped(test.tolerance().allowed(believed)),
+        canary_requests: requests_to_see(test, log_limit - weight.ln()),
+    }
+}
+
+/// About how many more canary requests it takes until the smallest regression that matters would be seen.
+///
+/// One that had been there from the start takes `limit / I` requests, with Wald's approximation for the length of a
+/// sequential test and `I` the nats that a canary request is worth. Where the evidence already leans towards a regression,
+/// what is missing to the limit counts instead.
+fn requests_to_see(test: &StreamTest, limit: f64) -> Option<u64> {
+    let gain = gain_of_smallest(test)?;
+    let (_, canary) = test.counts();
+    let leaning = test.log_evidence();
+    let missing = if leaning > 0.0 {
+        (limit - leaning).max(0.0) / gain
+    } else {
+        (limit + price_of_not_knowing()) / gain - canary.requests as f64
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "such a cast stops at the ends of a u64"
+    )]
+    let missing = missing.ceil().max(0.0) as u64;
+    Some(if leaning > 0.0 { missing.max(1) } else { missing })
+}
+
+/// What a canary request is worth on average against the smallest regression that matters, in nats; nothing before any
+/// traffic, or where nothing could be worse.
+fn gain_of_smallest(test: &StreamTest) -> Option<f64> {
+    let (p0, share) = (test.believed(), test.share()?);
+    let allowed = test.tolerance().allowed(p0);
+    let p1 = with_odds(allowed, SMALLEST_REGRESSION);
+    (allowed <= HIGHEST_ALLOWED).then(|| test.tolerance().information(share, p0, p1))
+}

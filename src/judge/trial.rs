@@ -1,0 +1,230 @@
+//! One release on trial: every stream of outcomes, the absolute limit, and the evidence of all of them together.
+
+use std::time::Duration;
+
+use crate::judge::limit::{LimitState, LimitTest};
+use crate::judge::numeric::log_add;
+use crate::judge::report::{Report, report};
+use crate::judge::stream::{StreamState, StreamTest};
+use crate::judge::{Counts, Rate, Tolerance};
+
+/// A kind of outcome in which the canary is compared with stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Failures.
+    Errors,
+    /// Answers slower than stable's median, with the latency tolerance on top for the canary.
+    LatencyP50,
+    /// The same for stable's ninetieth percentile.
+    LatencyP90,
+    /// The same for stable's ninety-ninth.
+    LatencyP99,
+}
+
+impl Stream {
+    /// As written in JSON, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Errors => "error_rate",
+            Self::LatencyP50 => "latency_p50",
+            Self::LatencyP90 => "latency_p90",
+            Self::LatencyP99 => "latency_p99",
+        }
+    }
+}
+
+/// What one stream is judged by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StreamSettings {
+    /// Which. Each at most once in a trial.
+    pub stream: Stream,
+    /// How much worse than stable the canary may be. Latency has its tolerance in what counts as slow already, so there it
+    /// is [`Tolerance::STRICT`].
+    pub tolerance: Tolerance,
+    /// What stable did before the canary came: it speeds the judge up and is trusted with nothing.
+    pub history: Counts,
+}
+
+/// What a trial judges by. It stays the same for as long as the trial lasts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The probability of ever rolling back a canary that is healthy in every respect: alpha, above 0 and below 1.
+    pub false_rollback: Rate,
+    /// The comparisons with stable.
+    pub streams: Vec<StreamSettings>,
+    /// The rate of failures that the canary may not exceed, whatever stable does.
+    pub max_error_rate: Option<Rate>,
+}
+
+/// The share of alpha that the comparison with stable gets when there is an absolute limit as well. The shares sum to 1, so
+/// both together trip on a healthy canary with a probability of at most alpha (the union bound). The comparison gets more,
+/// since it is the one that catches regressions early; a quarter of alpha costs the limit `ln 4` nats, three quarters
+/// cost the comparison `ln 4/3`.
+const SHARE_OF_COMPARISON: f64 = 0.75;
+
+/// New outcomes of one stream, of requests that were assigned by percentage under the same share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// Which stream they belong to. Those of a stream that is not on trial are passed over.
+    pub stream: Stream,
+    /// The canary's share of requests when these were routed, in any unit. Outcomes of different shares are never added up:
+    /// where the share and stable's rate change together, the sums would lie (Simpson's paradox).
+    pub share: f64,
+    /// Stable's new outcomes.
+    pub stable: Counts,
+    /// The canary's.
+    pub canary: Counts,
+}
+
+/// Everything that a trial remembers, as plain numbers to be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrialState {
+    /// The time of the last observation, since the trial began.
+    pub at: Duration,
+    /// Each stream's memory.
+    pub streams: Vec<(Stream, StreamState)>,
+    /// The absolute limit's memory.
+    pub limit: Option<LimitState>,
+}
+
+/// One release on trial.
+///
+/// The evidence starts at 1 and is never restarted while the release is the same: not by a restart of the process, for
+/// which there are [`Trial::state`] and [`Trial::resume`], and not by a step of a ramp, which is another stratum.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trial {
+    false_rollback: f64,
+    at: Duration,
+    tests: Vec<Weighed>,
+    limit: Option<LimitTest>,
+}
+
+/// A stream's test and its weight in the evidence.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Weighed {
+    pub(crate) stream: Stream,
+    /// Above 0; all weights sum to 1.
+    pub(crate) weight: f64,
+    pub(crate) test: StreamTest,
+}
+
+impl Trial {
+    /// A trial that has seen nothing of the canary.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let tests = settings.streams.iter().map(|of| Weighed {
+            stream: of.stream,
+            weight: weight(of.stream, &settings.streams),
+            test: StreamTest::new(of.tolerance, of.history),
+        });
+        Self {
+            false_rollback: settings.false_rollback.as_share(),
+            at: Duration::ZERO,
+            tests: tests.collect(),
+            limit: settings.max_error_rate.map(|limit| LimitTest::new(limit.as_share())),
+        }
+    }
+
+    /// The trial that was in this state, under the settings that it had.
+    ///
+    /// A stream or limit that is in the settings and not in the state begins now. For the bound on false rollbacks the
+    /// settings have to be those that the trial began with.
+    #[must_use]
+    pub fn resume(settings: &Settings, state: TrialState) -> Self {
+        let mut trial = Self::new(settings);
+        trial.at = state.at;
+        for (stream, state) in state.streams {
+            if let Some(weighed) = trial.tests.iter_mut().find(|weighed| weighed.stream == stream) {
+                weighed.test = StreamTest::resume(weighed.test.tolerance(), state);
+            }
+        }
+        if let (Some(limit), Some(state)) = (settings.max_error_rate, state.limit) {
+            trial.limit = Some(LimitTest::resume(limit.as_share(), state));
+        }
+        trial
+    }
+
+    /// What [`Trial::resume`] needs.
+    #[must_use]
+    pub fn state(&self) -> TrialState {
+        TrialState {
+            at: self.at,
+            streams: self.tests.iter().map(|weighed| (weighed.stream, weighed.test.state())).collect(),
+            limit: self.limit.as_ref().map(LimitTest::state),
+        }
+    }
+
+    /// Takes in what is new in the comparison with stable: one call a tick, `at` that time since the trial began, which
+    /// does not go backwards. The order of the samples of one stream and share does not matter.
+    pub fn observe(&mut self, at: Duration, samples: &[Sample]) {
+        self.at = self.at.max(at);
+        for weighed in &mut self.tests {
+            weighed.test.give_up(self.at);
+            for sample in samples.iter().filter(|sample| sample.stream == weighed.stream) {
+                weighed.test.gather(self.at, sample.share, sample.stable, sample.canary);
+            }
+            weighed.test.settle();
+        }
+    }
+
+    /// Takes in new failures and successes of the canary for the absolute limit: of all its requests, however they came to
+    /// be the canary's.
+    pub fn observe_canary(&mut self, canary: Counts) {
+        if let Some(limit) = &mut self.limit {
+            limit.observe(canary);
+        }
+    }
+
+    /// ln M of the comparison with stable: the weighted mean of the streams' evidence, which is evidence itself however the
+    /// streams depend on each other. 0 at the start and without streams.
+    #[must_use]
+    pub fn log_evidence(&self) -> f64 {
+        if self.tests.is_empty() {
+            return 0.0;
+        }
+        self.tests.iter().map(Weighed::log_part).fold(f64::NEG_INFINITY, log_add)
+    }
+
+    /// What [`Trial::log_evidence`] must reach for a rollback: `ln(1 / alpha)` of the comparison's share of alpha.
+    #[must_use]
+    pub fn log_limit(&self) -> f64 {
+        let share = if self.limit.is_some() { SHARE_OF_COMPARISON } else { 1.0 };
+        -(self.false_rollback * share).ln()
+    }
+
+    /// ln M of the canary against its absolute limit and what that must reach; nothing without such a limit.
+    #[must_use]
+    pub fn absolute(&self) -> Option<(f64, f64)> {
+        let limit = self.limit.as_ref()?;
+        Some((limit.log_evidence(), -(self.false_rollback * (1.0 - SHARE_OF_COMPARISON)).ln()))
+    }
+
+    /// Whether the evidence is enough for a rollback.
+    #[must_use]
+    pub fn is_worse(&self) -> bool {
+        self.log_evidence() >= self.log_limit() || self.absolute().is_some_and(|(value, limit)| value >= limit)
+    }
+
+    /// What the outcomes say, with what that rests on.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        report(self, &self.tests, self.limit.as_ref().map(LimitTest::canary))
+    }
+}
+
+impl Weighed {
+    /// The logarithm of what the stream adds to the evidence.
+    pub(crate) fn log_part(&self) -> f64 {
+        self.weight.ln() + self.test.log_evidence()
+    }
+}
+
+/// A stream's weight among `streams`: one half for errors and one half for latency, shared by its quantiles; all of it for
+/// whichever is on trial alone.
+fn weight(stream: Stream, streams: &[StreamSettings]) -> f64 {
+    let is_error = |stream: Stream| stream == Stream::Errors;
+    let same = streams.iter().filter(|other| is_error(other.stream) == is_error(stream)).count();
+    let half = if same == streams.len() { 1.0 } else { 0.5 };
+    half / same.max(1) as f64
+}

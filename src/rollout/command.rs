@@ -1,0 +1,82 @@
+//! What people may ask of a rollout, and the answers they get.
+
+use crate::flag::{FlagKey, Generation, Percentage, Refusal};
+use crate::rollout::ROLLBACK;
+use crate::store::StoreError;
+
+/// What a person may ask of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Move the canary to a percentage.
+    Set(Percentage),
+    /// Hold it where it is.
+    Pause,
+    /// Lift a pause or a latch, at the percentage before or a lower one.
+    Resume(Option<Percentage>),
+    /// Put everyone on canary.
+    Promote,
+    /// Take the canary out.
+    RollBack,
+}
+
+impl Command {
+    pub(crate) fn action(self) -> &'static str {
+        match self {
+            Self::Set(_) => "set",
+            Self::Pause => "pause",
+            Self::Resume(_) => "resume",
+            Self::Promote => "promote",
+            Self::RollBack => ROLLBACK,
+        }
+    }
+}
+
+/// A command with who gives it and why.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What is asked.
+    pub command: Command,
+    /// Who asks.
+    pub actor: String,
+    /// Why, for the audit trail.
+    pub reason: Option<String>,
+    /// The generation that the asker looked at, if the change is only meant for that one.
+    pub expected: Option<Generation>,
+}
+
+/// Whether a change that is in force is on disk too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saved {
+    /// It is.
+    Yes,
+    /// It will be written as soon as the store takes it. Only a rollback may be in this state.
+    Later,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// No such flag.
+    #[error("there is no flag `{0}`")]
+    UnknownFlag(FlagKey),
+    /// The rollout is not in a state for it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The rollout has changed since the asker looked.
+    #[error("the rollout is at generation {actual} by now, not at {expected}; look again, then decide")]
+    Stale {
+        /// The generation that the asker looked at.
+        expected: Generation,
+        /// The one in force.
+        actual: Generation,
+    },
+    /// The rollout changed while this change was being stored; that other change holds.
+    #[error("the rollout changed at the same moment, and that change holds; look again, then decide")]
+    Overtaken,
+    /// The gateway stopped in the middle of it.
+    #[error("the gateway stopped before the change was made; look again once it is back")]
+    Interrupted,
+    /// It could not be stored.
+    #[error("the change is not made, since it cannot be stored")]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,77 @@
+//! How what is in force gets into the store, whatever state the store is in.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::rollout::Rollouts;
+use crate::rollout::book::Book;
+use crate::store::StoreError;
+use crate::telemetry::chain;
+
+/// How often the store is asked whether it still takes writes, and what could not be written is tried again.
+const STORE_PROBE: Duration = Duration::from_secs(1);
+
+impl Rollouts {
+    /// Writes what waits to be written as soon as the store takes it, until `shutdown` turns true; then once more.
+    pub async fn save_until(&self, mut shutdown: watch::Receiver<bool>) {
+        let mut probes = interval(STORE_PROBE);
+        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let stop = tokio::select! {
+                () = self.unsaved.notified() => false,
+                _ = probes.tick() => {
+                    let probed = self.store.probe().await;
+                    self.note_store_health(&mut self.book(), probed.as_ref().err());
+                    false
+                }
+                () = async { drop(shutdown.wait_for(|stop| *stop).await) } => true,
+            };
+            // A failure is noted where it happened, and tried again with the next probe.
+            let _ = self.flush().await;
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Writes what waits to be written.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; what was not written still waits.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let _saving = self.saving.lock().await;
+        self.write_unsaved().await
+    }
+
+    /// To be called with `saving` held.
+    pub(crate) async fn write_unsaved(&self) -> Result<(), StoreError> {
+        loop {
+            let Some(record) = self.book().unsaved.front().cloned() else { return Ok(()) };
+            let saved = self.store.save(&record).await;
+            let mut book = self.book();
+            if saved.is_ok() {
+                book.unsaved.pop_front();
+            }
+            self.note_store_health(&mut book, saved.as_ref().err());
+            saved?;
+        }
+    }
+
+    pub(crate) fn note_store_health(&self, book: &mut Book, error: Option<&StoreError>) {
+        let text = error.map(|error| chain(error));
+        match (&book.store_error, &text) {
+            (None, Some(problem)) => {
+                warn!(%problem, "the store fails; traffic and rollbacks go on, other changes are refused");
+            }
+            // It is not well before what waited is written.
+            (Some(_), None) if !book.unsaved.is_empty() => return,
+            (Some(_), None) => info!("the store takes writes again"),
+            _ => {}
+        }
+        book.store_error = text;
+    }
+}
