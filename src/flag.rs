@@ -13,6 +13,7 @@ mod percentage;
 mod rollout;
 mod rule;
 mod set;
+mod version;
 
 pub use beta::{BetaList, KeyLines, Listing, TooLarge};
 pub use bucket::{BUCKETS, Bucket, Bucketer, HashVersion, UnknownHash};
@@ -26,6 +27,7 @@ pub use rule::{
     VersionRangeError,
 };
 pub use set::{Entry, FlagSet};
+pub use version::SetVersion;
 
 /// One canary decision as its file describes it.
 ///

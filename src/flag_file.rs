@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::diagnostic::Diagnostic;
-use crate::flag::{BackendName, Flag, FlagKey};
+use crate::flag::{BackendName, Flag, FlagKey, SetVersion};
 use crate::flag_file::users::UserLists;
 use crate::judge::Guard;
 
@@ -38,6 +38,16 @@ pub struct Definition {
     pub path: PathBuf,
     /// Where in the file what decides stands.
     pub lines: Lines,
+    /// The version of the file, and of the list of users that it names.
+    pub version: SetVersion,
+}
+
+/// The version of the set that `definitions` make.
+#[must_use]
+pub fn set_version(definitions: &[Definition]) -> SetVersion {
+    definitions.iter().fold(SetVersion::EMPTY, |version, definition| {
+        version.and(definition.flag.key.as_str().as_bytes()).and_part(definition.version)
+    })
 }
 
 /// The lines of a flag file on which what decides stands, from 1. Rules keep their own.

@@ -5,6 +5,8 @@ mod lines;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::flag::SetVersion;
+
 pub use crate::flag::beta::lines::{KeyLines, TooLarge};
 
 /// A set of targeting keys: some listed in the flag file, the rest in a file of their own. Cloning is cheap.
@@ -44,6 +46,12 @@ impl BetaList {
             return Some(Listing::FlagFile);
         }
         self.file.as_ref()?.line_of(targeting_key).map(Listing::UsersFile)
+    }
+
+    /// The version of the file that keys are from, if they are from one.
+    #[must_use]
+    pub fn file_version(&self) -> Option<SetVersion> {
+        self.file.as_ref().map(|file| file.version())
     }
 
     /// How many keys are on the list.

@@ -6,6 +6,7 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::document::{Document, Placed, Problems, Section, boolean, number, parsed, string, strings};
 use crate::flag::{
     BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
+    SetVersion,
 };
 use crate::flag_file::rules::{Drawing, rules};
 use crate::flag_file::users::UserLists;
@@ -18,11 +19,15 @@ pub(crate) fn parse(
     expected: &Expectations,
     lists: &mut UserLists,
 ) -> Result<Definition, Vec<Diagnostic>> {
+    let version = SetVersion::EMPTY.and(text.as_bytes());
     let document = Document::parse(path, text)?;
     let problems = Problems::new();
     let definition = read(path, document.root(&problems), expected, lists);
     match definition {
-        Some(definition) if problems.is_empty() => Ok(definition),
+        Some(definition) if problems.is_empty() => {
+            let version = definition.flag.beta.file_version().map_or(version, |list| version.and_part(list));
+            Ok(Definition { version, ..definition })
+        }
         _ => Err(problems.into_vec()),
     }
 }
@@ -75,7 +80,7 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations, lists: &mut
         beta: beta.unwrap_or_default(),
         rules,
     };
-    Some(Definition { flag, guard, path: path.to_owned(), lines })
+    Some(Definition { flag, guard, path: path.to_owned(), lines, version: SetVersion::EMPTY })
 }
 
 fn key_of(path: &Path, file: &Section<'_>) -> Option<FlagKey> {

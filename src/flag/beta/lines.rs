@@ -11,11 +11,13 @@ use std::fmt;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use crate::flag::SetVersion;
 use crate::flag::bucket::fingerprint;
 
 /// The keys in a text: one a line, without the white space around it; empty lines are none.
 pub struct KeyLines {
     text: Box<str>,
+    version: SetVersion,
     /// Where each key begins.
     offsets: HashTable<u32>,
 }
@@ -51,13 +53,19 @@ impl KeyLines {
                 slot.insert(begins);
             }
         }
-        Ok(Self { text, offsets })
+        Ok(Self { version: SetVersion::EMPTY.and(text.as_bytes()), text, offsets })
     }
 
     /// The text that the keys are from.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The version of the text.
+    #[must_use]
+    pub fn version(&self) -> SetVersion {
+        self.version
     }
 
     /// Whether `key` is one of the keys.
