@@ -167,7 +167,10 @@ async fn a_file_that_is_being_written_is_not_read() {
         file.write_all(end.as_bytes()).unwrap();
     }
     at_percentage(&gateway, 100.0).await;
-    let events = gateway.admin_json("/api/v1/events").await;
+    // What a file changes is in force before it is stored.
+    let events = async || gateway.admin_json("/api/v1/events").await;
+    eventually("it is stored", || async { events().await["events"].as_array().unwrap().len() > 1 }).await;
+    let events = events().await;
     assert_eq!(events["events"].as_array().unwrap().len(), 2, "the beginning, and one change: {events}");
 }
 
