@@ -79,11 +79,11 @@ async fn ready(State(state): Shared) -> (StatusCode, Json<Readiness>) {
         problems.insert(0, "the gateway is stopping".to_owned());
     }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, problems }))
+    (status, Json(Readiness { ready, problems, flag_set_version: state.rollouts.set_version().to_string() }))
 }
 
 async fn flags(State(state): Shared) -> Json<FlagList> {
-    Json(FlagList { flags: state.rollouts.flags() })
+    Json(FlagList { flag_set_version: state.rollouts.set_version().to_string(), flags: state.rollouts.flags() })
 }
 
 async fn flag(State(state): Shared, key: Result<Path<String>, PathRejection>) -> Result<Response, AdminError> {

@@ -101,6 +101,8 @@ pub struct Rollback {
 /// Every flag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FlagList {
+    /// The version of the flag files in force: a hash of all that they say.
+    pub flag_set_version: String,
     /// By key.
     pub flags: Vec<FlagStatus>,
 }
@@ -252,6 +254,8 @@ pub struct Readiness {
     pub ready: bool,
     /// What an operator should look at; traffic goes on all the same while `ready`.
     pub problems: Vec<String>,
+    /// The version of the flag files in force: a hash of all that they say.
+    pub flag_set_version: String,
 }
 
 /// An error, as RFC 9457 has it.

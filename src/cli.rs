@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod explain;
 mod output;
+mod schema;
 mod serve;
 mod show;
 mod simulate;
@@ -42,6 +43,9 @@ enum Command {
     #[command(after_help = "Exit code 0 if all is well, 1 if not. Examples:\n  tidegate check\n  \
                             tidegate check flags/async-database.toml\n  tidegate check --config deploy/tidegate.toml")]
     Check(CheckArgs),
+    /// Print a JSON Schema of the flag file, for editors.
+    #[command(after_help = "In a flag file, name it in the first line: #:schema ./flag.schema.json")]
+    Schema,
     /// Tell which backend would serve a user, and why.
     #[command(after_help = "Examples:\n  tidegate explain async-database --user alice\n  \
                             tidegate explain async-database --header x-app-version=2.3.1 --path /api/v1/parse-jd\n  \
@@ -342,6 +346,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::serve(args),
         Command::Backend(args) => serve::backend(args),
         Command::Check(args) => check::check(args),
+        Command::Schema => schema::schema(),
         Command::Explain(args) => explain::explain(&args),
         Command::Status(args) => show::status(&Client::new(&args.admin), &args),
         Command::Simulate(args) => simulate::simulate(&args),

@@ -13,8 +13,9 @@ mod percentage;
 mod rollout;
 mod rule;
 mod set;
+mod version;
 
-pub use beta::BetaList;
+pub use beta::{BetaList, KeyLines, Listing, TooLarge};
 pub use bucket::{BUCKETS, Bucket, Bucketer, HashVersion, UnknownHash};
 pub use context::{Attributes, EvaluationContext, MAX_TARGETING_KEY_BYTES, Moment, NoRequest, cookie_in};
 pub use evaluate::{Arm, Derivation, Evaluation, Layer, Reason, Step, evaluate, explain};
@@ -26,6 +27,7 @@ pub use rule::{
     VersionRangeError,
 };
 pub use set::{Entry, FlagSet};
+pub use version::SetVersion;
 
 /// One canary decision as its file describes it.
 ///

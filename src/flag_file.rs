@@ -4,6 +4,7 @@
 
 mod parse;
 mod rules;
+mod users;
 mod watch;
 
 use std::ffi::OsStr;
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::diagnostic::Diagnostic;
-use crate::flag::{BackendName, Flag, FlagKey};
+use crate::flag::{BackendName, Flag, FlagKey, SetVersion};
+use crate::flag_file::users::UserLists;
 use crate::judge::Guard;
 
 pub use crate::flag_file::watch::watch;
@@ -36,6 +38,16 @@ pub struct Definition {
     pub path: PathBuf,
     /// Where in the file what decides stands.
     pub lines: Lines,
+    /// The version of the file, and of the list of users that it names.
+    pub version: SetVersion,
+}
+
+/// The version of the set that `definitions` make.
+#[must_use]
+pub fn set_version(definitions: &[Definition]) -> SetVersion {
+    definitions.iter().fold(SetVersion::EMPTY, |version, definition| {
+        version.and(definition.flag.key.as_str().as_bytes()).and_part(definition.version)
+    })
 }
 
 /// The lines of a flag file on which what decides stands, from 1. Rules keep their own.
@@ -60,28 +72,66 @@ pub struct Expectations {
     pub flags: Vec<FlagKey>,
 }
 
-/// Reads every flag file in `directory`.
+/// Reads a directory of flag files, as often as it is asked to.
+///
+/// Long lists of users are kept from one reading to the next, and read anew only when they have changed.
+#[derive(Debug)]
+pub struct Loader {
+    directory: PathBuf,
+    expected: Expectations,
+    lists: UserLists,
+}
+
+impl Loader {
+    /// A loader of `directory`, which has read nothing yet.
+    #[must_use]
+    pub fn new(directory: PathBuf, expected: Expectations) -> Self {
+        Self { directory, expected, lists: UserLists::default() }
+    }
+
+    /// Reads every flag file.
+    ///
+    /// # Errors
+    ///
+    /// Every problem in every file, and the flags that a route names and no file defines.
+    pub fn load(&mut self) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+        let (directory, expected) = (&self.directory, &self.expected);
+        let mut definitions = Vec::new();
+        let mut problems = Vec::new();
+        for path in flag_files(directory).map_err(|problem| vec![problem])? {
+            match read(&path, expected, &mut self.lists) {
+                Ok(definition) => definitions.push(definition),
+                Err(found) => problems.extend(found),
+            }
+        }
+        for key in &expected.flags {
+            let file = directory.join(format!("{key}.{EXTENSION}"));
+            if !definitions.iter().any(|definition| definition.flag.key == *key) && !file.exists() {
+                let message = format!("a route names the flag `{key}`, but there is no such file");
+                problems.push(Diagnostic::of_file(&file, message));
+            }
+        }
+        if problems.is_empty() {
+            self.lists.forget_others();
+            Ok(definitions)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// Gives back the memory of lists that nobody uses any more.
+    pub fn tidy(&mut self) {
+        self.lists.tidy();
+    }
+}
+
+/// Reads every flag file in `directory` once.
 ///
 /// # Errors
 ///
-/// Every problem in every file, and the flags that a route names and no file defines.
+/// As [`Loader::load`].
 pub fn load(directory: &Path, expected: &Expectations) -> Result<Vec<Definition>, Vec<Diagnostic>> {
-    let mut definitions = Vec::new();
-    let mut problems = Vec::new();
-    for path in flag_files(directory).map_err(|problem| vec![problem])? {
-        match load_file(&path, expected) {
-            Ok(definition) => definitions.push(definition),
-            Err(found) => problems.extend(found),
-        }
-    }
-    for key in &expected.flags {
-        let file = directory.join(format!("{key}.{EXTENSION}"));
-        if !definitions.iter().any(|definition| definition.flag.key == *key) && !file.exists() {
-            problems
-                .push(Diagnostic::of_file(&file, format!("a route names the flag `{key}`, but there is no such file")));
-        }
-    }
-    if problems.is_empty() { Ok(definitions) } else { Err(problems) }
+    Loader::new(directory.to_owned(), expected.clone()).load()
 }
 
 /// Reads one flag file.
@@ -90,8 +140,12 @@ pub fn load(directory: &Path, expected: &Expectations) -> Result<Vec<Definition>
 ///
 /// Every problem in it.
 pub fn load_file(path: &Path, expected: &Expectations) -> Result<Definition, Vec<Diagnostic>> {
+    read(path, expected, &mut UserLists::default())
+}
+
+fn read(path: &Path, expected: &Expectations, lists: &mut UserLists) -> Result<Definition, Vec<Diagnostic>> {
     let text = read_bounded(path).map_err(|problem| vec![problem])?;
-    parse::parse(path, text, expected)
+    parse::parse(path, text, expected, lists)
 }
 
 /// The flag files in `directory`, by name. Hidden files are not looked at: editors and mounted `ConfigMap`s keep their
@@ -139,4 +193,81 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
         let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
         io::Error::other(format!("line {line} is not UTF-8"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One write to the directory.
+    #[derive(Debug, Clone)]
+    enum Write {
+        Flag { name: &'static str, percent: u32, rule: bool },
+        Broken { name: &'static str, cut: usize },
+        Users { text: String },
+        Removed { name: &'static str },
+    }
+
+    fn names() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec!["one.toml", "two.toml"])
+    }
+
+    fn writes() -> impl Strategy<Value = Write> {
+        prop_oneof![
+            (names(), 0_u32..=100, any::<bool>()).prop_map(|(name, percent, rule)| Write::Flag { name, percent, rule }),
+            (names(), 0_usize..40).prop_map(|(name, cut)| Write::Broken { name, cut }),
+            "[ab\n]{0,6}".prop_map(|text| Write::Users { text }),
+            names().prop_map(|name| Write::Removed { name }),
+        ]
+    }
+
+    fn text(percent: u32, rule: bool) -> String {
+        let rules = "[[rules]]\nserve = \"canary\"\nwhen = [{ path = { regex = \"^/a+$\" } }]\n";
+        format!(
+            "release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\npercentage = {percent}\n[beta]\n\
+             users_file = \"users.txt\"\n{}",
+            if rule { rules } else { "" }
+        )
+    }
+
+    fn make(directory: &Path, write: &Write) {
+        match write {
+            Write::Flag { name, percent, rule } => fs::write(directory.join(name), text(*percent, *rule)).unwrap(),
+            Write::Broken { name, cut } => fs::write(directory.join(name), &text(5, true)[..*cut]).unwrap(),
+            Write::Users { text } => fs::write(directory.join("users.txt"), text).unwrap(),
+            Write::Removed { name } => drop(fs::remove_file(directory.join(name))),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_in_force_is_a_fresh_load_of_the_last_good_files(writes in prop::collection::vec(writes(), 1..20)) {
+            let directory = tempfile::tempdir().unwrap();
+            let backends = vec!["sync".parse().unwrap(), "async".parse().unwrap()];
+            let expected = Expectations { backends, flags: vec!["one".parse().unwrap()] };
+            let mut loader = Loader::new(directory.path().to_owned(), expected.clone());
+            let (mut in_force, mut last_good) = (None, 0);
+            for (index, write) in writes.iter().enumerate() {
+                make(directory.path(), write);
+                if let Ok(definitions) = loader.load() {
+                    (in_force, last_good) = (Some(definitions), index + 1);
+                }
+            }
+            let Some(in_force) = in_force else { return Ok(()) };
+            let again = tempfile::tempdir().unwrap();
+            writes.iter().take(last_good).for_each(|write| make(again.path(), write));
+            let fresh = load(again.path(), &expected).unwrap();
+            prop_assert_eq!(in_force.len(), fresh.len());
+            for (held, fresh) in in_force.iter().zip(&fresh) {
+                prop_assert_eq!((&held.flag, &held.guard, &held.lines), (&fresh.flag, &fresh.guard, &fresh.lines));
+                for user in ["a", "b", "ab", "ba", "aa", "bb", "aab"] {
+                    prop_assert_eq!(held.flag.beta.contains(user), fresh.flag.beta.contains(user));
+                }
+            }
+        }
+    }
 }

@@ -133,7 +133,8 @@ impl Gateway {
                     let party = Party { unit: identified.key().map(unit), drawn };
                     context.new_anonymous = identified.into_new_cookie();
                     context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
-                    context.decision = Some(Decision { entry: Arc::clone(entry), evaluation, party });
+                    context.decision =
+                        Some(Decision { entry: Arc::clone(entry), evaluation, set_version: flags.version(), party });
                     return Ok(());
                 }
             }
@@ -346,6 +347,7 @@ impl Decision {
             feature_flag.key = %self.entry.flag.key,
             feature_flag.result.variant = %self.entry.flag.backend(arm),
             feature_flag.result.reason = reason.as_str(),
+            feature_flag.version = %self.set_version,
             generation = self.entry.rollout.generation.get(),
             outcome,
             duration_ms,

@@ -24,8 +24,8 @@ use crate::api::Rollback;
 use crate::clock;
 use crate::diagnostic::Diagnostic;
 use crate::flag::{Arm, FlagKey, Generation, Phase, Rollout};
-use crate::flag_file::Definition;
-use crate::recorder::{RecordedFlag, RecordedFlagStore, Recorder};
+use crate::flag_file::{Definition, set_version};
+use crate::recorder::{RecordedFlag, RecordedFlagSet, RecordedFlagStore, Recorder};
 use crate::rollout::book::{Book, Live, basis};
 use crate::store::{Record, Store, StoreError, StoredRollout, state_of};
 
@@ -110,6 +110,7 @@ impl Rollouts {
         let current = self.flags.load();
         let mut gone = std::mem::take(&mut book.live);
         let mut entries = Vec::new();
+        let version = set_version(&definitions);
         for definition in definitions {
             let key = definition.flag.key.clone();
             let live = gone.remove(&key);
@@ -123,7 +124,7 @@ impl Rollouts {
                 book.dormant.insert(key.clone(), StoredRollout { flag: key, rollout, rollback: live.rollback });
             }
         }
-        self.flags.update(|_| (Some(entries.into_iter().collect()), ()));
+        self.flags.update(|_| (Some(RecordedFlagSet::from_iter(entries).of_version(version)), ()));
         book.counters.count_reload(ReloadResult::Applied);
         book.counters.flags_since = clock::now();
         drop(book);

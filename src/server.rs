@@ -28,7 +28,7 @@ use crate::backend::{self, Backend};
 use crate::config::{BackendKind, Config};
 use crate::diagnostic::Diagnostic;
 use crate::flag::FlagSet;
-use crate::flag_file::{load, watch};
+use crate::flag_file::{Loader, watch};
 use crate::flag_store::FlagStore;
 use crate::proxy::{self, Gateway, InFlight, Server, UpstreamConfig, UpstreamError};
 use crate::recorder::Recorder;
@@ -144,8 +144,8 @@ async fn run(
     let mut stop_signals = StopSignals::new()?;
     let http = Bound::bind("listen.http", config.listen.http)?;
     let admin = Bound::bind("listen.admin", config.listen.admin)?;
-    let expected = config.expectations();
-    let definitions = match (load(&config.flags.path, &expected), bad_flags) {
+    let mut loader = Loader::new(config.flags.path.clone(), config.expectations());
+    let definitions = match (loader.load(), bad_flags) {
         (Err(problems), BadFlags::Refuse) => return Err(StartError::Flags(problems)),
         (loaded, _) => loaded,
     };
@@ -187,7 +187,7 @@ async fn run(
             std::future::ready(())
         }
     };
-    parts.spawn(watch(config.flags.path.clone(), expected, control_stopping.clone(), apply));
+    parts.spawn(watch(loader, control_stopping.clone(), apply));
     parts.spawn({
         let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
         async move { rollouts.judge_until(stopping).await }

@@ -32,15 +32,21 @@ pub(crate) fn status(client: &Client, args: &StatusArgs) -> anyhow::Result<()> {
 
 fn status_text(client: &Client, flag: Option<&FlagKey>) -> anyhow::Result<String> {
     let flags = match flag {
-        Some(key) => vec![client.flag(key)?],
-        None => client.flags()?.flags,
+        Some(key) => {
+            let flag = client.flag(key)?;
+            if client.json {
+                return Ok(serde_json::to_string_pretty(&flag)?);
+            }
+            vec![flag]
+        }
+        None => {
+            let list = client.flags()?;
+            if client.json {
+                return Ok(serde_json::to_string_pretty(&list)?);
+            }
+            list.flags
+        }
     };
-    if client.json {
-        return Ok(match (flag, flags.as_slice()) {
-            (Some(_), [only]) => serde_json::to_string_pretty(only)?,
-            _ => serde_json::to_string_pretty(&serde_json::json!({"flags": flags}))?,
-        });
-    }
     let problems = client.readiness()?.problems.into_iter().map(|problem| format!("! {problem}"));
     let mut parts: Vec<_> = problems.chain(flags.iter().map(flag_text)).collect();
     if flags.is_empty() {

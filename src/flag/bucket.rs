@@ -105,6 +105,13 @@ impl Bucketer {
     }
 }
 
+/// The hash of a key alone, for tables of keys.
+pub(crate) fn fingerprint(key: &str) -> u32 {
+    let mut state = Murmur3::default();
+    state.update(key.as_bytes());
+    state.finish()
+}
+
 /// The first byte of a CBOR array of two (RFC 8949, section 3.1: major type 4).
 const CBOR_ARRAY_OF_TWO: u8 = 4 << 5 | 2;
 
@@ -258,6 +265,31 @@ mod tests {
             let off = (owned as f64 - f64::from(keys) * p).abs();
             // Five standard deviations: the keys are fixed, so this either holds for ever or the hash has changed.
             assert!(off < 5.0 * sigma, "{percent} %: {owned} of {keys}");
+        }
+    }
+
+    #[test]
+    fn salts_draw_independently_of_each_other() {
+        const PARTS: usize = 10;
+        const KEYS: u32 = 100_000;
+        let part = |bucket: Bucket| bucket.get() as usize * PARTS / BUCKETS as usize;
+        let pairs = [("a", "b"), ("async-database", "async-database-2"), ("checkout", "checkout-v2"), ("", "0")];
+        for (hash, (first, second)) in HashVersion::ALL.into_iter().flat_map(|hash| pairs.map(|pair| (hash, pair))) {
+            let (one, other) = (Bucketer::new(hash, first), Bucketer::new(hash, second));
+            let mut counts = [[0_u32; PARTS]; PARTS];
+            for key in (0..KEYS).map(|number| format!("user-{number}")) {
+                counts[part(one.bucket(&key))][part(other.bucket(&key))] += 1;
+            }
+            let rows = counts.map(|row| row.iter().sum::<u32>());
+            let columns: [u32; PARTS] = std::array::from_fn(|column| counts.iter().map(|row| row[column]).sum());
+            let mut chi_square = 0.0;
+            for (row, column) in (0..PARTS).flat_map(|row| (0..PARTS).map(move |column| (row, column))) {
+                let expected = f64::from(rows[row]) * f64::from(columns[column]) / f64::from(KEYS);
+                chi_square += (f64::from(counts[row][column]) - expected).powi(2) / expected;
+            }
+            // The upper 1e-5 quantile of chi-square with 81 degrees of freedom: where the regularized upper incomplete
+            // gamma function Q(81/2, x/2) is 1e-5. The keys are fixed, so this holds for ever or the hash has changed.
+            assert!(chi_square < 147.1, "{hash:?}, {first:?} and {second:?}: {chi_square}");
         }
     }
 

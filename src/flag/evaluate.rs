@@ -274,6 +274,20 @@ mod tests {
 
     proptest! {
         #[test]
+        fn every_text_is_decided(key in prop::collection::vec(any::<char>(), 0..1500), percent in 0_u32..=100) {
+            let key: String = key.into_iter().collect();
+            let flag = Flag { rules: some_rules(), ..flag(true) };
+            let rollout = rollout(Phase::Manual, f64::from(percent));
+            let decided = evaluate(&flag, &rollout, &context(Some(&key)));
+            if key.is_empty() || key.len() > MAX_TARGETING_KEY_BYTES {
+                prop_assert_eq!(decided, evaluate(&flag, &rollout, &context(None)), "it counts as no key");
+            } else {
+                prop_assert_ne!(decided.reason, Reason::NoKey);
+                prop_assert_eq!(decided, evaluate(&flag, &rollout, &context(Some(&key))), "it sticks");
+            }
+        }
+
+        #[test]
         fn an_explanation_ends_in_the_decision(
             enabled: bool,
             phase in prop::sample::select(vec![Phase::Manual, Phase::Paused, Phase::RolledBack, Phase::Promoted]),

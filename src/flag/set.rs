@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::flag::{Flag, FlagKey, Rollout};
+use crate::flag::{Flag, FlagKey, Rollout, SetVersion};
 
 /// One flag as it is in force, with what belongs to its generation (`T`: the ledger that its outcomes are charged to).
 #[derive(Debug)]
@@ -19,10 +19,23 @@ pub struct Entry<T> {
 /// An immutable set of flags in force.
 #[derive(Debug)]
 pub struct FlagSet<T> {
+    version: SetVersion,
     entries: HashMap<FlagKey, Arc<Entry<T>>>,
 }
 
 impl<T> FlagSet<T> {
+    /// This set as the one that the files of `version` make.
+    #[must_use]
+    pub fn of_version(self, version: SetVersion) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The version of the files that the set is from.
+    #[must_use]
+    pub fn version(&self) -> SetVersion {
+        self.version
+    }
+
     /// The entry of `key`.
     #[must_use]
     pub fn get(&self, key: &FlagKey) -> Option<&Arc<Entry<T>>> {
@@ -42,18 +55,19 @@ impl<T> FlagSet<T> {
     pub fn with(&self, entry: Entry<T>) -> Self {
         let mut entries = self.entries.clone();
         entries.insert(entry.flag.key.clone(), Arc::new(entry));
-        Self { entries }
+        Self { entries, version: self.version }
     }
 }
 
 impl<T> Default for FlagSet<T> {
     fn default() -> Self {
-        Self { entries: HashMap::new() }
+        Self { entries: HashMap::new(), version: SetVersion::EMPTY }
     }
 }
 
 impl<T> FromIterator<Arc<Entry<T>>> for FlagSet<T> {
     fn from_iter<I: IntoIterator<Item = Arc<Entry<T>>>>(entries: I) -> Self {
-        Self { entries: entries.into_iter().map(|entry| (entry.flag.key.clone(), entry)).collect() }
+        let entries = entries.into_iter().map(|entry| (entry.flag.key.clone(), entry)).collect();
+        Self { entries, version: SetVersion::EMPTY }
     }
 }

@@ -6,22 +6,33 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::document::{Document, Placed, Problems, Section, Value, boolean, number, parsed, string, strings};
 use crate::flag::{
     BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
+    SetVersion,
 };
 use crate::flag_file::rules::{Drawing, rules};
-use crate::flag_file::{Definition, Expectations, Lines, read_text};
+use crate::flag_file::users::UserLists;
+use crate::flag_file::{Definition, Expectations, Lines};
 use crate::judge::{Guard, Rate, Tolerance};
 
-pub(crate) fn parse(path: &Path, text: String, expected: &Expectations) -> Result<Definition, Vec<Diagnostic>> {
+pub(crate) fn parse(
+    path: &Path,
+    text: String,
+    expected: &Expectations,
+    lists: &mut UserLists,
+) -> Result<Definition, Vec<Diagnostic>> {
+    let version = SetVersion::EMPTY.and(text.as_bytes());
     let document = Document::parse(path, text)?;
     let problems = Problems::new();
-    let definition = read(path, document.root(&problems), expected);
+    let definition = read(path, document.root(&problems), expected, lists);
     match definition {
-        Some(definition) if problems.is_empty() => Ok(definition),
+        Some(definition) if problems.is_empty() => {
+            let version = definition.flag.beta.file_version().map_or(version, |list| version.and_part(list));
+            Ok(Definition { version, ..definition })
+        }
         _ => Err(problems.into_vec()),
     }
 }
 
-fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<Definition> {
+fn read(path: &Path, mut file: Section<'_>, expected: &Expectations, lists: &mut UserLists) -> Option<Definition> {
     let key = key_of(path, &file);
     let line = |section: &Section<'_>, key| section.value_place(key).map(Place::line);
     let mut lines =
@@ -46,7 +57,7 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<D
     let hash = file.or("hash", parsed, HashVersion::default());
     let beta = file.section("beta").and_then(|section| {
         (lines.users, lines.users_file) = (line(&section, "users"), line(&section, "users_file"));
-        beta(path, section)
+        beta(path, section, lists)
     });
     let guard = file.section("guard").map_or_else(Guard::default, guard);
     let salt = salt.map(|salt| salt.value).or_else(|| key.as_ref().map(FlagKey::to_string)).unwrap_or_default();
@@ -69,7 +80,7 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations) -> Option<D
         beta: beta.unwrap_or_default(),
         rules,
     };
-    Some(Definition { flag, guard, path: path.to_owned(), lines })
+    Some(Definition { flag, guard, path: path.to_owned(), lines, version: SetVersion::EMPTY })
 }
 
 fn key_of(path: &Path, file: &Section<'_>) -> Option<FlagKey> {
@@ -98,7 +109,7 @@ fn percentage(file: &mut Section<'_>) -> Option<Percentage> {
     percentage.ok()
 }
 
-fn beta(path: &Path, mut section: Section<'_>) -> Option<BetaList> {
+fn beta(path: &Path, mut section: Section<'_>, lists: &mut UserLists) -> Option<BetaList> {
     let users = section.optional("users", strings);
     let users_file = section.optional("users_file", string);
     let problems = section.problems();
@@ -111,43 +122,14 @@ fn beta(path: &Path, mut section: Section<'_>) -> Option<BetaList> {
                 let message = format!("`beta.users`: a targeting key is 1 to {MAX_TARGETING_KEY_BYTES} bytes long");
                 problems.report(&users.place, message);
             }
-            keys.push(user);
+            keys.push(user.into());
         }
     }
-    if let Some(users_file) = users_file {
-        keys.extend(read_users(path, &users_file, problems)?);
-    }
-    Some(keys.into_iter().collect())
-}
-
-/// The targeting keys of a `users_file`: one a line, white space around it and empty lines aside.
-fn read_users(flag_file: &Path, users_file: &Placed<String>, problems: &Problems) -> Option<Vec<String>> {
-    let name = Path::new(&users_file.value);
-    let beside = name.file_name() == Some(name.as_os_str());
-    if !beside {
-        let message = "`beta.users_file` is a file beside the flag file: write its name without a directory";
-        problems.report(&users_file.place, message);
-        return None;
-    }
-    let path = flag_file.with_file_name(name);
-    let text = match read_text(&path) {
-        Ok(text) => text,
-        Err(error) => {
-            problems.report(&users_file.place, format!("`beta.users_file`: cannot read {}: {error}", path.display()));
-            return None;
-        }
+    let file = match users_file {
+        Some(users_file) => Some(lists.read(path, &users_file, problems)?),
+        None => None,
     };
-    let mut keys = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let key = line.trim();
-        if key.len() > MAX_TARGETING_KEY_BYTES {
-            let place = Place::Path(format!("{}:{}:1", path.display(), index + 1).into());
-            problems.report(&place, format!("a targeting key is at most {MAX_TARGETING_KEY_BYTES} bytes long"));
-        } else if !key.is_empty() {
-            keys.push(key.to_owned());
-        }
-    }
-    Some(keys)
+    Some(BetaList::new(keys, file))
 }
 
 fn guard(mut section: Section<'_>) -> Guard {
@@ -198,7 +180,7 @@ mod tests {
     fn parse_text(text: &str) -> Result<Definition, Vec<Diagnostic>> {
         let expected =
             Expectations { backends: vec!["sync".parse().unwrap(), "async".parse().unwrap()], flags: vec![] };
-        parse(Path::new("flags/async-database.toml"), text.to_owned(), &expected)
+        parse(Path::new("flags/async-database.toml"), text.to_owned(), &expected, &mut UserLists::default())
     }
 
     const WHOLE: &str = "release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\npercentage = 10\n";

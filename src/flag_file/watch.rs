@@ -8,7 +8,7 @@ use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, warn};
 
 use crate::diagnostic::Diagnostic;
-use crate::flag_file::{Definition, Expectations, load};
+use crate::flag_file::{Definition, Loader};
 
 /// How often the directory is looked at without an event.
 const RESCAN: Duration = Duration::from_secs(1);
@@ -32,15 +32,16 @@ const MAX_WAIT: Duration = Duration::from_millis(500);
 /// How long what does not load may stay so before it is reported: a file may be gone for a moment while it is replaced.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Looks after `directory` until `shutdown` turns true, and hands every change to `apply`.
+/// Looks after `loader`'s directory until `shutdown` turns true, and hands every change to `apply`.
 ///
 /// What it hands over is the whole set, or what is wrong with it. It is read once at the beginning, since it may have changed after whoever read it before.
 pub async fn watch<F: Future<Output = ()>>(
-    directory: PathBuf,
-    expected: Expectations,
+    loader: Loader,
     mut shutdown: signal::Receiver<bool>,
     apply: impl Fn(Result<Vec<Definition>, Vec<Diagnostic>>) -> F,
 ) {
+    let directory = loader.directory.clone();
+    let loader = Arc::new(Mutex::new(loader));
     let changed = Arc::new(Changes::default());
     changed.happened.notify_one();
     let mut seen = Signature::of(&directory);
@@ -59,6 +60,7 @@ pub async fn watch<F: Future<Output = ()>>(
         let signature = Signature::of(&directory);
         // A missed event shows in the metadata; an event may stand for a change that does not show there.
         if !event && signature == seen && watcher.is_watching() {
+            lock(&loader).tidy();
             continue;
         }
         if signature.directory != seen.directory
@@ -68,13 +70,13 @@ pub async fn watch<F: Future<Output = ()>>(
             watcher = Events::new(&directory, &changed);
         }
         seen = signature;
-        let mut loaded = load_off_thread(&directory, &expected).await;
+        let mut loaded = load_off_thread(&loader).await;
         if loaded.is_err() {
             // This waits the whole time unless something happens, and then looks again.
             let _ = timeout(SETTLE, changed.happened.notified()).await;
             changed.settle().await;
             seen = Signature::of(&directory);
-            loaded = load_off_thread(&directory, &expected).await;
+            loaded = load_off_thread(&loader).await;
         }
         debug!(event, loaded = loaded.is_ok(), watched = watcher.is_watching(), "read the flag files");
         apply(loaded).await;
@@ -128,10 +130,19 @@ impl Changes {
     }
 }
 
-async fn load_off_thread(directory: &Path, expected: &Expectations) -> Result<Vec<Definition>, Vec<Diagnostic>> {
-    let (path, expected) = (directory.to_owned(), expected.clone());
-    let loaded = tokio::task::spawn_blocking(move || load(&path, &expected)).await;
-    loaded.unwrap_or_else(|error| Err(vec![Diagnostic::of_file(directory, format!("reading failed: {error}"))]))
+async fn load_off_thread(loader: &Arc<Mutex<Loader>>) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+    let shared = Arc::clone(loader);
+    let loaded = tokio::task::spawn_blocking(move || lock(&shared).load()).await;
+    loaded.unwrap_or_else(|error| {
+        let message = format!("reading failed: {error}");
+        Err(vec![Diagnostic::of_file(&lock(loader).directory, message)])
+    })
+}
+
+/// Nobody ever waits here: the loader is shared only so that a thread for blocking work can have it.
+fn lock(loader: &Mutex<Loader>) -> MutexGuard<'_, Loader> {
+    // A reading that panicked may have kept a list too many, which is no harm.
+    loader.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The file system's events for one directory, as far as it gives any.

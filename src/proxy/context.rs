@@ -10,7 +10,7 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::flag::Evaluation;
+use crate::flag::{Evaluation, SetVersion};
 use crate::outcome::{Excuse, Outcome};
 use crate::proxy::upstream::Upstream;
 use crate::recorder::{Party, RecordedFlag};
@@ -65,6 +65,8 @@ impl InFlight {
 pub(crate) struct Decision {
     pub(crate) entry: Arc<RecordedFlag>,
     pub(crate) evaluation: Evaluation,
+    /// The version of the flag files that were in force.
+    pub(crate) set_version: SetVersion,
     pub(crate) party: Party,
 }
 

@@ -2,8 +2,8 @@
 
 use crate::api::{ConditionFinding, Explanation, ExplanationStep, RuleFinding};
 use crate::flag::{
-    Arm, Bucket, ConditionTrace, Derivation, EvaluationContext, Flag, Layer, Percentage, Phase, Rollout, RuleTrace,
-    Step, explain,
+    Arm, Bucket, ConditionTrace, Derivation, EvaluationContext, Flag, Layer, Listing, Percentage, Phase, Rollout,
+    RuleTrace, Step, explain,
 };
 use crate::flag_file::{Definition, Lines};
 
@@ -66,14 +66,14 @@ struct Asked<'d> {
 impl Asked<'_> {
     fn step(&self, step: &Step) -> ExplanationStep {
         let decided = step.answer.is_some();
-        let Lines { enabled, percentage, users, users_file } = self.definition.lines;
+        let Lines { enabled, percentage, .. } = self.definition.lines;
         let (detail, line) = match step.layer {
             Layer::Enabled if decided => {
                 ("`enabled = false` in the flag file: everyone is on stable".to_owned(), enabled)
             }
             Layer::Enabled => ("the flag is switched on".to_owned(), enabled),
             Layer::Latch => (latch(decided), None),
-            Layer::Beta => (self.beta(), users.or(users_file)),
+            Layer::Beta => self.beta(),
             Layer::Rules => self.rules(),
             // Where the rollout has moved away from the file, no line of it decides.
             Layer::Percentage => (self.percentage(), percentage.filter(|_| self.follows_the_file())),
@@ -87,11 +87,15 @@ impl Asked<'_> {
         }
     }
 
-    fn beta(&self) -> String {
-        match self.key {
-            Some(key) if self.flag.beta.contains(key) => format!("`{key}` is on the beta list"),
-            Some(key) => format!("`{key}` is not on the beta list"),
-            None => "nobody to look for on the beta list".to_owned(),
+    fn beta(&self) -> (String, Option<usize>) {
+        let Lines { users, users_file, .. } = self.definition.lines;
+        let Some(key) = self.key else { return ("nobody to look for on the beta list".to_owned(), None) };
+        match self.flag.beta.find(key) {
+            Some(Listing::FlagFile) => (format!("`{key}` is on the beta list"), users),
+            Some(Listing::UsersFile(line)) => {
+                (format!("`{key}` is on the beta list, on line {line} of its users_file"), users_file)
+            }
+            None => (format!("`{key}` is not on the beta list"), None),
         }
     }
 

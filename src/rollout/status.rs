@@ -2,7 +2,7 @@
 
 use crate::api::{ArmStatus, Arms, Event, Evidence, Explanation, FlagStatus};
 use crate::clock;
-use crate::flag::{Arm, FlagKey, Moment, Phase};
+use crate::flag::{Arm, FlagKey, Moment, Phase, SetVersion};
 use crate::judge::{Check, Counts, Outlook, Verdict};
 use crate::recorder::RecordedFlag;
 use crate::rollout::asked::AskedRequest;
@@ -18,6 +18,12 @@ impl Rollouts {
         let book = self.book();
         let set = self.flags.load();
         set.entries().into_iter().map(|entry| flag_status(entry, book.live.get(&entry.flag.key))).collect()
+    }
+
+    /// The version of the flag files in force.
+    #[must_use]
+    pub fn set_version(&self) -> SetVersion {
+        self.flags.load().version()
     }
 
     /// One flag in force.

@@ -165,9 +165,10 @@ async fn a_backend_runs_on_its_own_and_misbehaves_on_purpose() {
 async fn help_teaches() {
     let site = Site::builtin();
     let mut help = stdout(&site.run(&["--help"]).await);
-    for command in
-        ["serve", "backend", "check", "explain", "status", "set", "pause", "resume", "promote", "rollback", "history"]
-    {
+    for command in [
+        "serve", "backend", "check", "schema", "explain", "status", "set", "pause", "resume", "promote", "rollback",
+        "history",
+    ] {
         help.push_str(&format!("\n--- {command}\n{}", stdout(&site.run(&[command, "--help"]).await)));
     }
     insta::assert_snapshot!(help);

@@ -279,3 +279,26 @@ async fn rules_serve_by_the_marks_of_a_request() {
     eventually("the rule is refused", || async { site.log().contains("toml:14:40: `rules.when.semver`: ") }).await;
     assert_eq!(post("?plan=a+b", "2.10.0", "192.0.2.1").await, "async");
 }
+
+#[tokio::test]
+async fn the_version_of_the_set_follows_the_files_and_nothing_else() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let version = async || gateway.admin_json("/ready").await["flag_set_version"].as_str().unwrap().to_owned();
+    let first = version().await;
+    assert_eq!(first.len(), 16);
+    assert_eq!(gateway.set(50.0).await.status(), 200);
+    assert_eq!(version().await, first, "a change of the rollout is none of the files");
+    site.write("flags/list.txt", "dave\n");
+    fs::write(site.flag_file(), format!("{}users_file = \"list.txt\"\n", flag_text(10.0))).unwrap();
+    eventually("the file is in force", || async { version().await != first }).await;
+    let second = version().await;
+    site.write("flags/list.txt", "erin\n");
+    eventually("the list is in force", || async { version().await != second }).await;
+    let third = version().await;
+    fs::write(site.flag_file(), "percentage = ").unwrap();
+    eventually("the file is refused", || async { site.log().contains("bad flag file") }).await;
+    assert_eq!(version().await, third);
+    fs::write(site.flag_file(), flag_text(10.0)).unwrap();
+    eventually("the first files are in force", || async { version().await == first }).await;
+    assert_eq!(gateway.admin_json("/api/v1/flags").await["flag_set_version"], first);
+}

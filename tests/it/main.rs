@@ -10,6 +10,7 @@ mod harness;
 mod layering;
 mod proxying;
 mod rollback;
+mod schema;
 mod simulate;
 mod stop;
 mod store;
