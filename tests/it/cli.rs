@@ -140,9 +140,10 @@ async fn check_tells_all_problems_or_none() {
 async fn help_teaches() {
     let site = Site::builtin();
     let mut help = stdout(&site.run(&["--help"]).await);
-    for command in
-        ["serve", "backend", "check", "explain", "status", "set", "pause", "resume", "promote", "rollback", "history"]
-    {
+    for command in [
+        "serve", "backend", "check", "explain", "status", "set", "pause", "resume", "promote", "rollback", "history",
+        "simulate",
+    ] {
         help.push_str(&format!("\n--- {command}\n{}", stdout(&site.run(&[command, "--help"]).await)));
     }
     insta::assert_snapshot!(help);
