@@ -215,8 +215,8 @@ impl StreamTest {
 ///
 /// With the share of the canary in the block itself, the factor of one request is 1 on average on the boundary of what is
 /// allowed and less inside; that a block of many with fixed arms has at most 1 too follows from the weighted inequality of
-/// arithmetic and geometric means. It is not capped: a cap of 3.45 nats a block, which would be valid too, has 15 of the 24
-/// cases of `tidegate simulate --suite --quick` miss the goal instead of 5. A share that was merely configured would not do: routing may lag behind it.
+/// arithmetic and geometric means. It is not capped: with a cap of 3.45 nats a block, which would be
+/// valid too, three times as many cases of `tidegate simulate --suite --quick` miss the goal. A share that was merely configured would not do: routing may lag behind it.
 pub(crate) fn log_factor(tolerance: Tolerance, p0: f64, p1: f64, stable: Counts, canary: Counts) -> f64 {
     let (stable_requests, canary_requests) = (stable.requests as f64, canary.requests as f64);
     let q = tolerance.nearest(canary_requests / (stable_requests + canary_requests), p0, p1);
