@@ -88,6 +88,18 @@ impl Document {
         Ok(Self { root, whole })
     }
 
+    /// The end of the text, if it is in the middle of a line. Lines end with a newline (POSIX.1-2017, 3.206), so such a text
+    /// may be the beginning of a longer one.
+    #[must_use]
+    pub fn unfinished_line(&self) -> Option<Place> {
+        match &self.whole {
+            Place::File(source, _) if !source.text.is_empty() && !source.text.ends_with('\n') => {
+                Some(Place::File(Arc::clone(source), source.text.len()..source.text.len()))
+            }
+            _ => None,
+        }
+    }
+
     /// Puts the environment's `variable` in the place that `keys` lead to, over what stands there.
     ///
     /// A part of the path matches a key of the document without regard to `-` and `_`, since a variable can't hold `-`.

@@ -24,7 +24,7 @@ pub use percentage::{Percentage, PercentageError};
 pub use rollout::{Adoption, Generation, Phase, Refusal, Rollout};
 pub use rule::{
     Attribute, Condition, ConditionTrace, Pattern, PatternError, Rule, RuleTrace, Rules, Test, TextTest, VersionRange,
-    VersionRangeError,
+    VersionRangeError, without_port,
 };
 pub use set::{Entry, FlagSet};
 pub use version::SetVersion;

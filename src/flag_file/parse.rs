@@ -23,6 +23,10 @@ pub(crate) fn parse(
     let document = Document::parse(path, text)?;
     let problems = Problems::new();
     let definition = read(path, document.root(&problems), expected, lists);
+    if let Some(end) = document.unfinished_line().filter(|_| problems.is_empty()) {
+        // What is left of a file that was cut off can be a whole one that lacks its beta list or its guard.
+        problems.report(&end, "the file ends in the middle of a line, so it may be cut off; end it with a newline");
+    }
     match definition {
         Some(definition) if problems.is_empty() => {
             let version = definition.flag.beta.file_version().map_or(version, |list| version.and_part(list));
@@ -237,9 +241,10 @@ mod tests {
     fn a_file_cut_off_in_the_middle_is_no_flag() {
         let whole = format!("{WHOLE}[beta]\nusers = [\"alice\", \"bob\"]\n");
         for end in 0..whole.len() {
-            // What is left may be a complete file with less in it; it must never be one that lacks what decides.
+            // Cut off between two lines, what is left may be a complete file with less in it; never one that lacks what
+            // decides.
             if let Ok(definition) = parse_text(&whole[..end]) {
-                assert!(end >= WHOLE.len() - 2, "accepted {:?} as {definition:?}", &whole[..end]);
+                assert!(end >= WHOLE.len() && whole[..end].ends_with('\n'), "{:?}: {definition:?}", &whole[..end]);
             }
         }
         check(

@@ -1,6 +1,6 @@
 //! Which flag or backend a request goes to, by host and path.
 
-use crate::flag::{BackendName, FlagKey};
+use crate::flag::{BackendName, FlagKey, without_port};
 
 /// A route as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,14 +57,6 @@ fn is_below(path: &str, prefix: &str) -> bool {
 
 fn trimmed(prefix: &str) -> &str {
     prefix.strip_suffix('/').unwrap_or(prefix)
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        // The last colon of an IPv6 literal is inside of its brackets.
-        Some((name, port)) if !port.ends_with(']') => name,
-        _ => host,
-    }
 }
 
 #[cfg(test)]

@@ -118,7 +118,8 @@ fn collect(buffer: &mut [u8], bytes: impl Iterator<Item = u8>) -> Option<&str> {
 }
 
 /// A host without its port; an IPv6 address keeps its brackets.
-fn without_port(host: &str) -> &str {
+#[must_use]
+pub fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => name,
         _ => host,
