@@ -135,7 +135,7 @@ struct BackendArgs {
 
 #[derive(Debug, Args)]
 struct CheckArgs {
-    /// One flag file, or a directory of flag files; without it the configuration and the flags that it names.
+    /// One flag file, a directory of flag files, or a tidegate.toml and the flags that it names; without it ./tidegate.toml.
     path: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArg,

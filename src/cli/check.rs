@@ -1,5 +1,6 @@
 //! `tidegate check`.
 
+use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::CheckArgs;
 use crate::cli::output::{print, print_json};
-use crate::config::{Config, environment};
+use crate::config::{Config, DEFAULT_PATH, environment};
 use crate::diagnostic::Diagnostic;
 use crate::flag_file::{Definition, load, load_file};
 
@@ -43,6 +44,12 @@ pub(crate) fn check(args: CheckArgs) -> anyhow::Result<()> {
 }
 
 fn read(path: Option<PathBuf>, config: Option<PathBuf>) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+    // Whoever names a configuration means it, and what it names.
+    let is_config = |path: &PathBuf| path.file_name() == Some(OsStr::new(DEFAULT_PATH));
+    let (config, path) = match path.clone().filter(is_config) {
+        Some(named) => (config.or(Some(named)), None),
+        None => (config, path),
+    };
     let config = Config::load(config.as_deref(), &environment())?;
     let mut expected = config.expectations();
     match path {

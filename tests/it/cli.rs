@@ -134,6 +134,7 @@ async fn check_tells_all_problems_or_none() {
     }
     stdout(&site.run(&["check", "flags/async-database.toml"]).await);
     stderr(&site.run(&["check", "flags"]).await, 1);
+    stderr(&site.run(&["check", "./tidegate.toml"]).await, 1);
     let output = site.run(&["check", "--json", "flags/second.toml"]).await;
     assert_eq!(output.status.code(), Some(1));
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
