@@ -37,4 +37,4 @@ clean-data: ## Delete the databases that `make run` made, latches and audit trai
 	@if $(TARGET_DIR)/release/tidegate status >/dev/null 2>&1; then \
 		echo "a gateway is running; stop it first" >&2; exit 1; \
 	fi
-	rm -f tidegate.db tidegate.db-wal tidegate.db-shm interview.db interview.db-wal interview.db-shm
+	rm -f tidegate.db tidegate.db-wal tidegate.db-shm tidegate.db.lock interview.db interview.db-wal interview.db-shm
