@@ -77,6 +77,9 @@ pub struct Evidence {
     pub failures: u64,
     /// `healthy`, `inconclusive` or `worse`.
     pub verdict: String,
+    /// About how many more canary requests it takes, as things go now, to see the smallest regression that matters; for
+    /// the comparison with stable, while it is inconclusive and there is traffic to tell by.
+    pub canary_requests_to_go: Option<u64>,
 }
 
 /// Why and when the canary was taken out.

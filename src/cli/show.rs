@@ -64,12 +64,15 @@ fn flag_text(flag: &FlagStatus) -> String {
     let rows = [head, arm_row("stable", &flag.arms.stable), arm_row("canary", &flag.arms.canary)];
     text.push_str(&table(&rows, 3));
     for evidence in &flag.evidence {
-        let Evidence { check, value, limit, requests, failures, verdict } = evidence;
+        let Evidence { check, value, limit, requests, failures, verdict, canary_requests_to_go } = evidence;
         let _ = write!(
             text,
             "\n  {check}: {verdict}, evidence {} of the {limit:.0} that roll back, on {failures} failures in {requests} requests",
             brief(*value),
         );
+        if let (Some(requests), "inconclusive") = (canary_requests_to_go, verdict.as_str()) {
+            let _ = write!(text, "; about {requests} more would tell");
+        }
     }
     if let Some(rollback) = &flag.rollback {
         let _ = write!(

@@ -116,8 +116,8 @@ pub(crate) fn evidence(live: &Live) -> Vec<Evidence> {
     let Some(report) = live.on_trial.report() else { return Vec::new() };
     let verdict = |log_evidence: f64, log_limit: f64| match report.outlook {
         _ if log_evidence >= log_limit => Verdict::Worse,
-        Outlook::Inconclusive { .. } => Verdict::Inconclusive,
-        Outlook::Healthy | Outlook::Worse { .. } => Verdict::Healthy,
+        Outlook::Healthy => Verdict::Healthy,
+        Outlook::Inconclusive { .. } | Outlook::Worse { .. } => Verdict::Inconclusive,
     };
     let row = |check: Check, counts: Counts, log_evidence: f64, log_limit: f64| Evidence {
         check: check.as_str().to_owned(),
@@ -126,11 +126,12 @@ pub(crate) fn evidence(live: &Live) -> Vec<Evidence> {
         requests: counts.requests,
         failures: counts.failures,
         verdict: verdict(log_evidence, log_limit).as_str().to_owned(),
+        canary_requests_to_go: None,
     };
-    let streams = report
-        .streams
-        .iter()
-        .map(|stream| row(Check::WorseThanStable(stream.stream), stream.canary, report.log_evidence, report.log_limit));
+    let streams = report.streams.iter().map(|stream| Evidence {
+        canary_requests_to_go: stream.canary_requests.filter(|requests| *requests > 0),
+        ..row(Check::WorseThanStable(stream.stream), stream.canary, report.log_evidence, report.log_limit)
+    });
     let limit =
         report.limit.iter().map(|limit| row(Check::MaxErrorRate, limit.canary, limit.log_evidence, limit.log_limit));
     streams.chain(limit).collect()

@@ -78,6 +78,8 @@ async fn a_canary_that_is_no_worse_than_stable_stays() {
     let flag = gateway.flag().await;
     assert_eq!(flag["phase"], "manual");
     assert!(flag["arms"]["canary"]["failures"].as_u64() >= Some(1));
+    assert_eq!(flag["evidence"][0]["verdict"], "inconclusive");
+    assert!(flag["evidence"][0]["canary_requests_to_go"].as_u64() > Some(100), "{flag}");
     assert_eq!(
         flag["arms"]["canary"]["requests"].as_u64().unwrap() + flag["arms"]["stable"]["requests"].as_u64().unwrap(),
         400
