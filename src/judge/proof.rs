@@ -111,9 +111,9 @@ fn a_block_without_one_arm_is_given_up() {
     let sample = |stable, canary| Sample { stream: Stream::Errors, share: 0.5, stable, canary };
     let mut trial = Trial::new(&settings(Tolerance::STRICT, None));
     trial.observe(Duration::ZERO, &[sample(Counts::default(), counts(500, 500))]);
-    let mut prompt = trial.clone();
-    prompt.observe(Duration::from_secs(29), &[sample(counts(500, 0), Counts::default())]);
-    assert!(prompt.is_worse());
+    let mut in_time = trial.clone();
+    in_time.observe(Duration::from_secs(29), &[sample(counts(500, 0), Counts::default())]);
+    assert!(in_time.is_worse());
     trial.observe(Duration::from_secs(30), &[sample(counts(500, 0), Counts::default())]);
     assert!(trial.log_evidence().abs() < 1e-12, "what lacked stable for 30 s is worth nothing");
 }
