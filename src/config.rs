@@ -13,7 +13,7 @@ use std::{fs, io};
 use ipnet::IpNet;
 
 use crate::backend::{Mode, PoolConfig};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::document::{
     Document, Placed, Problems, Section, Value, boolean, duration, integer, parsed, string, strings,
 };
@@ -234,7 +234,8 @@ fn backend((name, mut section): (Placed<String>, Section<'_>)) -> Option<Backend
     let servers = section.optional("servers", strings);
     let timeouts = section.section("timeouts").map_or_else(Timeouts::default, timeouts);
     section.not_supported_yet("health_check");
-    let kind = match (builtin, servers) {
+    // The environment outranks files, also where it names the other of the two.
+    let kind = match newest(builtin, servers) {
         (Some(mode), None) => Some(BackendKind::Builtin(mode.value)),
         (None, Some(list)) if !list.value.is_empty() => {
             let read = list.value.iter().map(|text| {
@@ -250,6 +251,16 @@ fn backend((name, mut section): (Placed<String>, Section<'_>)) -> Option<Backend
     };
     section.finish();
     Some(Backend { name: parsed_name.ok()?, kind: kind?, timeouts })
+}
+
+/// Both, but for one from elsewhere beside one from the environment.
+fn newest<A, B>(a: Option<Placed<A>>, b: Option<Placed<B>>) -> (Option<Placed<A>>, Option<Placed<B>>) {
+    let is_variable = |place: &Place| matches!(place, Place::Environment(_));
+    match (a, b) {
+        (Some(a), Some(b)) if is_variable(&a.place) && !is_variable(&b.place) => (Some(a), None),
+        (Some(a), Some(b)) if is_variable(&b.place) && !is_variable(&a.place) => (None, Some(b)),
+        both => both,
+    }
 }
 
 /// A server's address. A name is resolved once, here.
@@ -416,6 +427,9 @@ mod tests {
         let sync = config.backends.iter().find(|backend| backend.name.as_str() == "sync").unwrap();
         assert_eq!(sync.kind, BackendKind::Builtin(Mode::Sync));
         assert_eq!(sync.timeouts.read, Duration::from_secs(3));
+        let config = load("", &[("TIDEGATE_BACKENDS__SYNC__SERVERS", "[\"127.0.0.1:9\"]")]).unwrap();
+        let sync = config.backends.iter().find(|backend| backend.name.as_str() == "sync").unwrap();
+        assert_eq!(sync.kind, BackendKind::Servers(vec![Server::Tcp("127.0.0.1:9".parse().unwrap())]));
         let config = load("", &[("TIDEGATE_ROUTES", "[{ path = \"/\", backend = \"async\" }]")]).unwrap();
         assert_eq!(config.routes.len(), 1);
     }
