@@ -29,7 +29,7 @@ pub enum AskedError {
     #[error("there is no `{0}` to ask about; there are user, method, path, host, client and header")]
     Part(String),
     /// A header without its name.
-    #[error("`header` is written `name:value`, not `{0}`")]
+    #[error("`header` is written `name=value`, not `{0}`")]
     Header(String),
     /// No address.
     #[error("`client` is an address like 192.0.2.1, not `{0}`")]
