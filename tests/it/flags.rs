@@ -155,19 +155,21 @@ async fn a_bad_file_keeps_the_last_good_set_and_is_told_everywhere() {
 #[tokio::test]
 async fn a_file_that_is_being_written_is_not_read() {
     let (_stable, _canary, site, gateway) = pair().await;
-    let whole = flag_text(100.0);
-    let (begin, end) = whole.split_at(whole.find("[beta]").unwrap());
+    // Its beginning is a whole file, which serves everyone the canary; only the end switches the flag off.
+    let whole = flag_text(100.0).replace("enabled = true\n", "");
+    let (begin, end) = (whole.split("[beta]").next().unwrap(), "enabled = false\n");
+    fs::write(site.flag_file(), format!("{begin}{end}")).unwrap();
+    eventually("it is switched off", || async { gateway.flag().await["phase"] == "disabled" }).await;
+    let generation = gateway.flag().await["generation"].clone();
     for _ in 0..5 {
         let mut file = fs::File::create(site.flag_file()).unwrap();
         file.write_all(begin.as_bytes()).unwrap();
-        // Until the file is closed, the percentage that it holds already is not in force.
-        for _ in 0..20 {
-            assert_eq!(gateway.variant("alice").await, "async");
+        for _ in 0..30 {
+            assert_eq!(gateway.variant("alice").await, "sync");
         }
         file.write_all(end.as_bytes()).unwrap();
     }
-    at_percentage(&gateway, 100.0).await;
-    assert_eq!(gateway.flag().await["generation"], 2, "the beginning, and one change");
+    assert_eq!(gateway.flag().await["generation"], generation, "the flag was never switched on");
 }
 
 #[tokio::test]
