@@ -166,8 +166,8 @@ impl Rollouts {
         let live = match live.filter(|live| basis(&live.definition) == basis(&definition)) {
             Some(live) => {
                 let mut live = Live { definition, ..live };
-                if same_generation.is_none() {
-                    live.next_generation(rollback);
+                if let (None, Some(before)) = (same_generation, entry) {
+                    live.next_generation(before, rollback);
                 }
                 live
             }
@@ -289,15 +289,14 @@ impl Rollouts {
 
     fn put_in_force(&self, book: &mut Book, record: &Record) {
         let StoredRollout { flag: key, rollout, rollback } = &record.after;
+        let set = self.flags.load();
+        let (Some(before), Some(live)) = (set.get(key), book.live.get_mut(key)) else { return };
+        live.next_generation(before, rollback.clone());
         self.flags.update(|set| {
-            let Some(entry) = set.get(key) else { return (None, ()) };
-            let flag = Arc::clone(&entry.flag);
+            let flag = Arc::clone(&before.flag);
             let attached = self.recorder.open(&flag);
             (Some(set.with(RecordedFlag { flag, rollout: rollout.clone(), attached })), ())
         });
-        if let Some(live) = book.live.get_mut(key) {
-            live.next_generation(rollback.clone());
-        }
         announce(record);
     }
 

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use crate::api::Rollback;
+use crate::clock;
 use crate::flag::{FlagKey, Generation, Rollout};
 use crate::flag_file::Definition;
+use crate::recorder::RecordedFlag;
 use crate::rollout::trial::OnTrial;
 use crate::store::{Record, StoredRollout, StoredTrial};
 
@@ -26,7 +28,10 @@ impl Live {
 
     /// Goes on with another generation. The trial of the release goes on too, unless a latch was lifted: whoever lifts it
     /// has seen the evidence, and gives the canary another chance.
-    pub(crate) fn next_generation(&mut self, rollback: Option<Rollback>) {
+    ///
+    /// What `before` has counted since the last tick still belongs to the evidence: the next tick only sees what follows.
+    pub(crate) fn next_generation(&mut self, before: &RecordedFlag, rollback: Option<Rollback>) {
+        self.on_trial.observe(clock::now(), before.rollout.percentage, &before.attached);
         if self.rollback.is_some() && rollback.is_none() {
             self.on_trial = OnTrial::new(&self.definition.guard, basis(&self.definition), None);
         }

@@ -133,6 +133,21 @@ async fn evidence_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn nothing_is_forgotten_when_the_percentage_moves() {
+    let (_stable, _canary, _site, gateway) = pair().await;
+    let served = || async { [gateway.outcomes("sync", "success").await, gateway.outcomes("async", "success").await] };
+    for round in 0..20 {
+        assert_eq!(gateway.set(if round % 2 == 0 { 50.0 } else { 51.0 }).await.status(), 200);
+        ask(&gateway, "/api/v1/x", round * 5..round * 5 + 5).await;
+        let asked = f64::from(u32::try_from(round * 5 + 5).unwrap());
+        eventually("all are counted", || async { served().await.iter().sum::<f64>() == asked }).await;
+    }
+    let [_, canary] = served().await;
+    let heard = || async { gateway.flag().await["evidence"][1]["requests"].as_f64() == Some(canary) };
+    eventually("the judge has heard every one of them", heard).await;
+}
+
+#[tokio::test]
 async fn one_user_who_always_fails_rolls_nothing_back() {
     let (_stable, _canary, _site, gateway) = pair().await;
     assert_eq!(gateway.set(50.0).await.status(), 200);
