@@ -3,26 +3,30 @@
 //! Every problem is reported, each with its place. The defaults are a document too, `config/defaults.toml`, so that there
 //! is one place to look them up and the environment can change a part of them.
 
+mod backends;
+mod database;
 mod environment;
+mod flags;
+mod identity;
+mod listen;
+mod read;
+mod routes;
+mod store;
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 use std::{fs, io};
 
-use ipnet::IpNet;
-
-use crate::backend::{Mode, PoolConfig};
-use crate::diagnostic::{Diagnostic, Place};
-use crate::document::{
-    Document, Placed, Problems, Section, Value, boolean, duration, integer, parsed, string, strings,
-};
-use crate::flag::{BackendName, FlagKey, NameError};
+use crate::diagnostic::Diagnostic;
+use crate::document::{Document, Problems, Section};
 use crate::flag_file::Expectations;
-use crate::proxy::{Anonymous, IdentityConfig, RouteConfig, Server, Source, Target, Timeouts};
-use crate::store;
+use crate::proxy::{IdentityConfig, RouteConfig, Target};
+use crate::store::Config as StoreConfig;
 
+pub use crate::config::backends::{Backend, BackendKind};
+pub use crate::config::database::Database;
 pub use crate::config::environment::{Variable, environment};
+pub use crate::config::flags::Flags;
+pub use crate::config::listen::Listen;
 
 /// The file that is read if none is named and it is there.
 pub const DEFAULT_PATH: &str = "tidegate.toml";
@@ -31,9 +35,6 @@ const DEFAULTS: &str = include_str!("config/defaults.toml");
 
 /// The tables that a file replaces as a whole.
 const REPLACED_AS_A_WHOLE: [&str; 2] = ["backends", "routes"];
-
-/// The most connections of a pool, and of its overflow.
-const MAX_POOL: u32 = 10_000;
 
 /// Everything that `tidegate serve` needs to know.
 #[derive(Debug, Clone)]
@@ -45,62 +46,13 @@ pub struct Config {
     /// Where the flags are.
     pub flags: Flags,
     /// Where rollouts and the audit trail are kept.
-    pub store: store::Config,
+    pub store: StoreConfig,
     /// The backends, by name.
     pub backends: Vec<Backend>,
     /// What the built-in handlers use.
     pub database: Database,
     /// Where requests go.
     pub routes: Vec<RouteConfig>,
-}
-
-/// Where to listen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// The gateway's address.
-    pub http: SocketAddr,
-    /// The admin API's address, on loopback.
-    pub admin: SocketAddr,
-    /// How long a stop waits for requests under way.
-    pub drain: Duration,
-}
-
-/// Where the flags are, and who is told about them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flags {
-    /// The directory of flag files.
-    pub path: PathBuf,
-    /// Whether clients are told their variant.
-    pub expose_variant: bool,
-}
-
-/// A backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backend {
-    /// Its name, which is also the variant's.
-    pub name: BackendName,
-    /// What it is.
-    pub kind: BackendKind,
-    /// How long each step of an exchange may take.
-    pub timeouts: Timeouts,
-}
-
-/// What a backend is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BackendKind {
-    /// The built-in handlers, in this process.
-    Builtin(Mode),
-    /// Servers elsewhere.
-    Servers(Vec<Server>),
-}
-
-/// What the built-in handlers use.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Database {
-    /// Where the data is.
-    pub url: String,
-    /// How many connections to it are held, and for how long.
-    pub pool: PoolConfig,
 }
 
 impl Config {
@@ -148,13 +100,13 @@ impl Config {
 
 /// Every key has a default, so what is missing here was reported where it could not be read.
 fn read(mut root: Section<'_>) -> Option<Config> {
-    let listen = root.section("listen").and_then(listen);
-    let identity = root.section("identity").and_then(identity);
-    let flags = root.section("flags").and_then(flags);
-    let store = root.section("store").and_then(store);
-    let backends: Vec<_> = root.named_sections("backends").into_iter().filter_map(backend).collect();
-    let database = root.section("database").and_then(database);
-    let routes = routes(&mut root, &backends);
+    let listen = root.section("listen").and_then(listen::listen);
+    let identity = root.section("identity").and_then(identity::identity);
+    let flags = root.section("flags").and_then(flags::flags);
+    let store = root.section("store").and_then(store::store);
+    let backends: Vec<_> = root.named_sections("backends").into_iter().filter_map(backends::backend).collect();
+    let database = root.section("database").and_then(database::database);
+    let routes = routes::routes(&mut root, &backends);
     root.not_supported_yet("admin");
     root.finish();
     Some(Config {
@@ -168,203 +120,12 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     })
 }
 
-fn listen(mut section: Section<'_>) -> Option<Listen> {
-    let http = section.optional("http", parsed);
-    let admin = section.optional("admin", parsed::<SocketAddr>);
-    let drain = section.optional("drain", duration);
-    section.not_supported_yet("https");
-    if let Some(Placed { value, place }) = &admin
-        && !value.ip().is_loopback()
-    {
-        let message = format!(
-            "`listen.admin`: {value} can be reached from outside, and access tokens are not supported yet in this \
-             version; use a loopback address like 127.0.0.1:8081"
-        );
-        section.problems().report(place, message);
-    }
-    section.finish();
-    Some(Listen { http: http?.value, admin: admin?.value, drain: drain?.value })
-}
-
-fn identity(mut section: Section<'_>) -> Option<IdentityConfig> {
-    let sources = each::<Source>(&mut section, "sources");
-    let anonymous = section.optional("anonymous", parsed::<Anonymous>);
-    let trusted_proxies = each::<IpNet>(&mut section, "trusted_proxies");
-    section.finish();
-    Some(IdentityConfig { sources: sources?, anonymous: anonymous?.value, trusted_proxies: trusted_proxies? })
-}
-
-/// The strings of an array, each read as a `T`; `None` if one of them cannot be.
-fn each<T: std::str::FromStr<Err: std::fmt::Display>>(section: &mut Section<'_>, key: &'static str) -> Option<Vec<T>> {
-    let Placed { value, place } = section.optional(key, strings)?;
-    let read = value.iter().map(|text| {
-        let read = text.parse();
-        read.map_err(|error| section.problems().report(&place, format!("`{key}`: \"{text}\": {error}"))).ok()
-    });
-    // All of them first, so that every problem is told.
-    read.collect::<Vec<_>>().into_iter().collect()
-}
-
-fn flags(mut section: Section<'_>) -> Option<Flags> {
-    let path = section.optional("path", string);
-    let expose_variant = section.optional("expose_variant", boolean);
-    section.finish();
-    Some(Flags { path: path?.value.into(), expose_variant: expose_variant?.value })
-}
-
-fn store(mut section: Section<'_>) -> Option<store::Config> {
-    let url = section.optional("url", string);
-    if let Some(Placed { value, place }) = &url
-        && !value.starts_with("sqlite:")
-    {
-        let message = format!("`store.url`: only sqlite:// is supported yet in this version, not \"{value}\"");
-        section.problems().report(place, message);
-    }
-    section.finish();
-    Some(store::Config { url: url?.value })
-}
-
-fn backend((name, mut section): (Placed<String>, Section<'_>)) -> Option<Backend> {
-    let problems = section.problems();
-    let parsed_name: Result<BackendName, NameError> = name.value.parse();
-    if let Err(error) = &parsed_name {
-        problems.report(&name.place, format!("a backend cannot be named `{}`: {error}", name.value));
-    }
-    let builtin = section.optional("builtin", parsed::<Mode>);
-    let servers = section.optional("servers", strings);
-    let timeouts = section.section("timeouts").map_or_else(Timeouts::default, timeouts);
-    section.not_supported_yet("health_check");
-    // The environment outranks files, also where it names the other of the two.
-    let kind = match newest(builtin, servers) {
-        (Some(mode), None) => Some(BackendKind::Builtin(mode.value)),
-        (None, Some(list)) if !list.value.is_empty() => {
-            let read = list.value.iter().map(|text| {
-                server(text).map_err(|message| problems.report(&list.place, format!("`servers`: {message}"))).ok()
-            });
-            read.collect::<Vec<_>>().into_iter().collect::<Option<_>>().map(BackendKind::Servers)
-        }
-        _ => {
-            let message = "a backend has either `builtin = \"sync\"` or `\"async\"`, or `servers = [\"host:port\"]`";
-            problems.report(section.place(), message);
-            None
-        }
-    };
-    section.finish();
-    Some(Backend { name: parsed_name.ok()?, kind: kind?, timeouts })
-}
-
-/// Both, but for one from elsewhere beside one from the environment.
-fn newest<A, B>(a: Option<Placed<A>>, b: Option<Placed<B>>) -> (Option<Placed<A>>, Option<Placed<B>>) {
-    let is_variable = |place: &Place| matches!(place, Place::Environment(_));
-    match (a, b) {
-        (Some(a), Some(b)) if is_variable(&a.place) && !is_variable(&b.place) => (Some(a), None),
-        (Some(a), Some(b)) if is_variable(&b.place) && !is_variable(&a.place) => (None, Some(b)),
-        both => both,
-    }
-}
-
-/// A server's address. A name is resolved once, here.
-fn server(text: &str) -> Result<Server, String> {
-    if let Some(path) = text.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
-        return Ok(Server::Unix(path.into()));
-    }
-    let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.find(|address| address.port() != 0));
-    resolved.map(Server::Tcp).ok_or_else(|| {
-        format!("\"{text}\" is no address of a server; write host:port, or unix: and the absolute path of a socket")
-    })
-}
-
-fn timeouts(mut section: Section<'_>) -> Timeouts {
-    let default = Timeouts::default();
-    let connect = section.or("connect", some_time, default.connect);
-    let read = section.or("read", some_time, default.read);
-    section.finish();
-    Timeouts { connect, read }
-}
-
-/// A duration in which something can happen.
-fn some_time(value: &Value) -> Result<Duration, String> {
-    duration(value)
-        .and_then(|time| if time.is_zero() { Err("no time at all is too short".to_owned()) } else { Ok(time) })
-}
-
-/// A number of connections: more than a database server takes is a slip.
-fn connections(value: &Value) -> Result<u32, String> {
-    let connections = integer(value)?;
-    if connections > MAX_POOL { Err(format!("at most {MAX_POOL}, not {connections}")) } else { Ok(connections) }
-}
-
-fn database(mut section: Section<'_>) -> Option<Database> {
-    let url = section.optional("url", string);
-    let pool = section.section("pool").and_then(|mut pool| {
-        let size = pool.optional("size", connections);
-        let max_overflow = pool.optional("max_overflow", connections);
-        let timeout = pool.optional("timeout", some_time);
-        let recycle = pool.optional("recycle", some_time);
-        if let Some(Placed { value: 0, place }) = &size {
-            pool.problems().report(place, "`database.pool.size`: a pool needs at least one connection");
-        }
-        pool.finish();
-        Some(PoolConfig {
-            size: size?.value,
-            max_overflow: max_overflow?.value,
-            timeout: timeout?.value,
-            recycle: recycle?.value,
-        })
-    });
-    section.finish();
-    Some(Database { url: url?.value, pool: pool? })
-}
-
-fn routes(root: &mut Section<'_>, backends: &[Backend]) -> Vec<RouteConfig> {
-    let problems = root.problems();
-    let mut routes: Vec<RouteConfig> = Vec::new();
-    for section in root.sections("routes") {
-        let place = section.place().clone();
-        let Some(route) = route(section, backends) else { continue };
-        if routes.iter().any(|other| (&other.host, &other.path) == (&route.host, &route.path)) {
-            problems.report(&place, format!("there is another route for {}", route.path));
-        }
-        routes.push(route);
-    }
-    if routes.is_empty() && problems.is_empty() {
-        problems.report(root.place(), "without `[[routes]]` no request is served");
-    }
-    routes
-}
-
-fn route(mut section: Section<'_>, backends: &[Backend]) -> Option<RouteConfig> {
-    let problems = section.problems();
-    let host = section.optional("host", string);
-    let path = section.required("path", "\"/\"", string);
-    let flag = section.optional("flag", parsed::<FlagKey>);
-    let backend = section.optional("backend", parsed::<BackendName>);
-    if let Some(Placed { value, place }) = &path
-        && (!value.starts_with('/') || value.contains(['?', '#', ' ']))
-    {
-        problems.report(place, format!("`routes.path`: \"{value}\" is no path: write one that begins with `/`"));
-    }
-    let target = match (flag, backend) {
-        (Some(flag), None) => Some(Target::Flag(flag.value)),
-        (None, Some(Placed { value, place })) => {
-            if !backends.iter().any(|backend| backend.name == value) {
-                let known: Vec<_> = backends.iter().map(|backend| backend.name.as_str()).collect();
-                problems.report(&place, format!("no backend is named `{value}`; there are: {}", known.join(", ")));
-            }
-            Some(Target::Backend(value))
-        }
-        _ => {
-            problems.report(section.place(), "a route leads either to a `flag` or to a `backend`");
-            None
-        }
-    };
-    section.finish();
-    Some(RouteConfig { host: host.map(|host| host.value), path: path?.value, target: target? })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::{Mode, PoolConfig};
+    use crate::proxy::{Server, Timeouts};
+    use std::time::Duration;
 
     fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
         let directory = tempfile::tempdir().unwrap();
