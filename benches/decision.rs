@@ -16,7 +16,7 @@ use tidegate::flag::{
 };
 use tidegate::flag_store::FlagStore;
 use tidegate::outcome::{Failure, Outcome};
-use tidegate::recorder::{Party, RecordedFlag, RecordedFlagStore, Recorder, Unit};
+use tidegate::recorder::{Ending, Met, Party, RecordedFlag, RecordedFlagStore, Recorder, Unit};
 
 fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
     let flag = Arc::new(Flag {
@@ -122,8 +122,10 @@ fn decision(criterion: &mut Criterion) {
     let entry = decide(&store, &key, "user-1");
     let party = |hash| Party { unit: Some(Unit::from_hash(hash)), drawn: true };
     let charge = |entry: &RecordedFlag| {
-        entry.attached.charge(Arm::Canary, party(7), Outcome::Success, Duration::from_micros(1234));
-        entry.attached.charge(Arm::Stable, party(8), Outcome::Failure(Failure::Status), Duration::from_secs(3));
+        let ending = |outcome, duration| Ending { outcome, duration, met: Met::User, request_id: "a request" };
+        let failure = Outcome::Failure(Failure::Status);
+        entry.attached.charge(Arm::Stable, party(7), ending(Outcome::Success, Duration::from_micros(1234)));
+        entry.attached.charge(Arm::Canary, party(8), ending(failure, Duration::from_secs(3)));
     };
     let ruled = Flag { rules: rules(entry.flag.bucketer), ..Flag::clone(&entry.flag) };
     let allocations = measure(|| {

@@ -4,6 +4,7 @@
 //! has happened to the rollout meanwhile. So an outcome can neither be lost nor be counted for a state that it was not
 //! decided under. Charging is a few relaxed additions on memory that the thread mostly has to itself.
 
+mod samples;
 mod units;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,10 @@ use std::time::Duration;
 use crate::flag::{Arm, BackendName, Entry, Flag, FlagKey, FlagSet};
 use crate::flag_store::FlagStore;
 use crate::outcome::{LATENCY_BUCKETS, LatencyHistogram, Outcome, Tally, latency_bucket};
+use crate::recorder::samples::Samples;
 use crate::recorder::units::Units;
 
+pub use crate::recorder::samples::MAX_SAMPLES;
 pub use crate::recorder::units::{Affected, Unit};
 
 /// More shards than this gain nothing that is worth their memory (12 KiB a shard and ledger).
@@ -41,6 +44,28 @@ pub struct Party {
     pub drawn: bool,
 }
 
+/// How a request to an arm ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending<'r> {
+    /// What it counts as.
+    pub outcome: Outcome,
+    /// From its arrival to its end.
+    pub duration: Duration,
+    /// Who met the failure, if it is one.
+    pub met: Met,
+    /// What it is called in logs, so that it can be looked up.
+    pub request_id: &'r str,
+}
+
+/// Who met the failure of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Met {
+    /// The user.
+    User,
+    /// Only the gateway, which had the request served by stable instead. It is a failure of the canary all the same.
+    Gateway,
+}
+
 /// What the judge hears of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
@@ -59,13 +84,14 @@ pub struct Ledger {
     stable: Account,
     canary: Account,
     units: Units,
+    /// The canary's latest failures.
+    samples: Samples,
 }
 
 impl Ledger {
     /// Charges one request to `arm`. Takes no lock and allocates nothing.
-    ///
-    pub fn charge(&self, arm: Arm, party: Party, outcome: Outcome, duration: Duration) {
-        let failed = match outcome {
+    pub fn charge(&self, arm: Arm, party: Party, ending: Ending<'_>) {
+        let failed = match ending.outcome {
             Outcome::Success => false,
             Outcome::Failure(_) => true,
             Outcome::NotCounted(_) => {
@@ -82,7 +108,22 @@ impl Ledger {
             (true, false) => Heard::Apart,
             (false, _) => Heard::Not,
         };
-        self.account(arm).charge(failed, heard, duration);
+        if failed && arm == Arm::Canary {
+            self.samples.note(ending.request_id);
+        }
+        self.account(arm).charge(failed, failed && ending.met == Met::User, heard, ending.duration);
+    }
+
+    /// The ids of the canary's latest failures, at most [`MAX_SAMPLES`], oldest first.
+    #[must_use]
+    pub fn samples(&self) -> Vec<String> {
+        self.samples.ids()
+    }
+
+    /// The canary's failures that users met: all but those that stable served in its place. Only ever grows.
+    #[must_use]
+    pub fn harm(&self) -> u64 {
+        self.canary.sum(|shard| (&shard.harm, &shard.failures)).0
     }
 
     /// Requests to `arm` that the judge hears, and how many of them failed. Only ever grows.
@@ -142,6 +183,8 @@ struct Account {
 struct Shard {
     successes: AtomicU64,
     failures: AtomicU64,
+    /// Those of the failures that users met.
+    harm: AtomicU64,
     not_counted: AtomicU64,
     admitted: AtomicU64,
     admitted_failures: AtomicU64,
@@ -156,6 +199,7 @@ impl Default for Shard {
         Self {
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            harm: AtomicU64::new(0),
             not_counted: AtomicU64::new(0),
             admitted: AtomicU64::new(0),
             admitted_failures: AtomicU64::new(0),
@@ -172,12 +216,15 @@ impl Account {
         Self { variant: variant.clone(), shards: (0..shards).map(|_| Shard::default()).collect() }
     }
 
-    fn charge(&self, failed: bool, heard: Heard, duration: Duration) {
+    fn charge(&self, failed: bool, met: bool, heard: Heard, duration: Duration) {
         let Some(shard) = self.own_shard() else { return };
         // Relaxed throughout: each number is a count of its own, and no memory is published by it. A reader may see a
         // request's latency a moment before its outcome; the next tick sees both.
         let add = |number: &AtomicU64, amount: u64| number.fetch_add(amount, Ordering::Relaxed);
         add(if failed { &shard.failures } else { &shard.successes }, 1);
+        if met {
+            add(&shard.harm, 1);
+        }
         if heard != Heard::Not {
             add(&shard.admitted, 1);
             add(&shard.admitted_failures, u64::from(failed));
@@ -271,6 +318,7 @@ impl Recorder {
             stable: Account::new(&flag.stable, self.shards),
             canary: Account::new(&flag.canary, self.shards),
             units: Units::default(),
+            samples: Samples::default(),
         });
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         books.close_abandoned();
@@ -358,17 +406,19 @@ mod tests {
                                 1 => Outcome::NotCounted(Excuse::ClientGone),
                                 _ => Outcome::Success,
                             };
-                            ledger.charge(
-                                Arm::Canary,
-                                Party { unit: None, drawn: true },
+                            let ending = Ending {
                                 outcome,
-                                Duration::from_micros(number),
-                            );
+                                duration: Duration::from_micros(number),
+                                met: if number % 8 == 0 { Met::User } else { Met::Gateway },
+                                request_id: "r",
+                            };
+                            ledger.charge(Arm::Canary, Party { unit: None, drawn: true }, ending);
                         }
                     });
                 }
             });
             assert_eq!(ledger.tally(Arm::Canary).requests(), THREADS * EACH * 3 / 4);
+            assert_eq!((ledger.harm(), ledger.samples().len()), (THREADS * EACH / 8, MAX_SAMPLES));
             assert_eq!(
                 ledger.tally(Arm::Stable),
                 Tally { latency: ledger.tally(Arm::Stable).latency, ..Tally::default() }

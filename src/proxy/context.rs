@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::flag::{Evaluation, SetVersion};
 use crate::outcome::{Excuse, Outcome};
 use crate::proxy::upstream::Upstream;
-use crate::recorder::{Party, RecordedFlag};
+use crate::recorder::{Ending, Met, Party, RecordedFlag};
 
 /// The longest request id that is taken over from a trusted proxy.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -149,7 +149,8 @@ impl Context {
         self.settled = true;
         let Some(decision) = &self.decision else { return };
         let duration = now.duration_since(self.started);
-        decision.entry.attached.charge(decision.evaluation.arm, decision.party, outcome, duration);
+        let ending = Ending { outcome, duration, met: Met::User, request_id: self.request_id_text() };
+        decision.entry.attached.charge(decision.evaluation.arm, decision.party, ending);
         decision.log(self.request_id_text(), outcome.as_str(), duration.as_secs_f64() * 1000.0);
     }
 }
