@@ -209,7 +209,8 @@ mod tests {
                 "tidegate.toml:4:1: unknown key `listen.htps`; did you mean `https`?",
                 "tidegate.toml:8:11: `sources`: \"header:x y\": there can be no header or cookie of that name",
                 "tidegate.toml:8:11: `sources`: \"jwt:sub\": this kind of source is not supported yet in this version",
-                "tidegate.toml:6:7: `store.url`: only sqlite:// is supported yet in this version, not \"redis://x\"",
+                "tidegate.toml:6:7: `store.url`: a store is sqlite:// and the path of a file, or \
+                 postgres://USER:PASSWORD@HOST/DATABASE",
                 "tidegate.toml:9:11: a backend cannot be named `Sync`: a name is 1 to 63 of a-z, 0-9 and `-`, and \
                  begins with a letter or a digit",
                 "tidegate.toml:11:1: a backend has either `builtin = \"sync\"` or `\"async\"`, or `servers = \

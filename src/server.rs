@@ -152,7 +152,7 @@ async fn run(
 
     let recorder = Arc::new(Recorder::new());
     let flags = Arc::new(FlagStore::new(FlagSet::default()));
-    let failed = |source| StartError::Store { url: config.store.url.clone(), source };
+    let failed = |source| StartError::Store { url: config.store.to_string(), source };
     let store = Store::open(&config.store).await.map_err(failed)?;
     let rollouts = Rollouts::open(Arc::clone(&flags), Arc::clone(&recorder), store.clone()).await.map_err(failed)?;
     rollouts.adopt_files(definitions);

@@ -6,9 +6,10 @@ use crate::store;
 pub(crate) fn store(mut section: Section<'_>) -> Option<store::Config> {
     let url = section.optional("url", string);
     if let Some(Placed { value, place }) = &url
-        && !value.starts_with("sqlite:")
+        && !store::Config::is_known(value)
     {
-        let message = format!("`store.url`: only sqlite:// is supported yet in this version, not \"{value}\"");
+        let message =
+            "`store.url`: a store is sqlite:// and the path of a file, or postgres://USER:PASSWORD@HOST/DATABASE";
         section.problems().report(place, message);
     }
     section.finish();

@@ -8,6 +8,7 @@ mod cli;
 mod flags;
 mod harness;
 mod layering;
+mod postgres;
 mod proxying;
 mod rollback;
 mod schema;

@@ -1,0 +1,73 @@
+//! What the store could not do.
+
+use std::io;
+use std::path::PathBuf;
+
+use sqlx::migrate::MigrateError;
+
+use crate::flag::FlagKey;
+use crate::store::CALL_TIMEOUT;
+
+/// What the store could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL names no store that Tidegate knows.
+    #[error(
+        "this is no store: write sqlite:// and the path of a file, like sqlite://tidegate.db, or \
+         postgres://USER:PASSWORD@HOST/DATABASE"
+    )]
+    Url,
+    /// The schema could not be brought up to date.
+    #[error("cannot bring the schema of the store up to date")]
+    Migrate(#[source] MigrateError),
+    /// A newer Tidegate has brought the schema further than this one knows.
+    #[error("the store's schema is newer than this version of Tidegate (it has migration {0}); run the newer version")]
+    NewerSchema(i64),
+    /// A statement failed.
+    #[error("the store failed")]
+    Sql(#[from] sqlx::Error),
+    /// The file is not the one that was opened: what is written to that one would be lost.
+    #[error("{} was removed or replaced while in use; put it back and restart", path.display())]
+    Gone {
+        /// Where the file was.
+        path: PathBuf,
+        /// Why it cannot be looked at, if it cannot.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// Another gateway has it.
+    #[error(
+        "{} is locked: another gateway uses this store; each needs one of its own, or all of them one in PostgreSQL",
+        path.display()
+    )]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+        /// Why it cannot be locked, if not for that.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// It holds a state that is newer than the one to be kept.
+    #[error("the store's state of `{0}` is newer than this gateway's; restart it")]
+    Newer(FlagKey),
+    /// It did not answer in time.
+    #[error("the store did not answer within {} s", CALL_TIMEOUT.as_secs())]
+    Timeout,
+    /// A row holds what Tidegate did not write.
+    #[error("the store's row for `{flag}` is damaged: {what}")]
+    Damaged {
+        /// The flag.
+        flag: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::VersionMissing(version) => Self::NewerSchema(version),
+            error => Self::Migrate(error),
+        }
+    }
+}

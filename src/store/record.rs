@@ -1,0 +1,53 @@
+//! What is kept, as the rest of Tidegate sees it.
+
+use crate::api::{Rollback, RolloutState};
+use crate::flag::{FlagKey, Rollout};
+
+/// A rollout as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRollout {
+    /// The flag.
+    pub flag: FlagKey,
+    /// Its state.
+    pub rollout: Rollout,
+    /// The rollback, while its latch holds.
+    pub rollback: Option<Rollback>,
+}
+
+/// A trial as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredTrial {
+    /// The flag.
+    pub flag: FlagKey,
+    /// What is on trial, and by which guard.
+    pub basis: String,
+    /// The judge's state.
+    pub numbers: Vec<f64>,
+}
+
+/// A change to be kept: the state that it led to, and the event that tells of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The state after the change.
+    pub after: StoredRollout,
+    /// The state before, if the flag was known.
+    pub before: Option<RolloutState>,
+    /// When, in RFC 3339.
+    pub at: String,
+    /// What was done.
+    pub action: String,
+    /// Who did it.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// A rollout's state as the audit trail shows it.
+#[must_use]
+pub fn state_of(rollout: &Rollout) -> RolloutState {
+    RolloutState {
+        phase: rollout.phase_name().to_owned(),
+        percentage: rollout.in_force().as_percent(),
+        release: rollout.release.clone(),
+    }
+}

@@ -1,0 +1,108 @@
+//! The rollouts, each with the events that tell how it came to be so.
+
+use crate::flag::{Generation, Percentage, Phase, Rollout};
+use crate::store::database::{Connection, Row};
+use crate::store::record::{Record, StoredRollout, state_of};
+use crate::store::{Store, StoreError, json, parse_json};
+
+impl Store {
+    /// Every rollout that was ever saved.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails, or a row is damaged.
+    pub async fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError> {
+        let rows = self.read("SELECT * FROM rollouts ORDER BY flag", &[]).await?;
+        rows.iter().map(stored_rollout).collect()
+    }
+
+    /// Keeps a change and its event, both or neither. Only a state newer than the one kept replaces it.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; then nothing was written.
+    pub async fn save(&self, record: &Record) -> Result<(), StoreError> {
+        if self.writer.write(async |connection| save(connection, record).await).await? {
+            Ok(())
+        } else {
+            Err(StoreError::Newer(record.after.flag.clone()))
+        }
+    }
+}
+
+/// Writes a change and its event; `false` if the state kept is as new or newer, and then nothing. Writing the same again is
+/// no second event, since whoever was not told in time that it was written will try again.
+async fn save(connection: &mut Connection, record: &Record) -> Result<bool, sqlx::Error> {
+    let StoredRollout { flag, rollout, rollback } = &record.after;
+    let flag = flag.as_str();
+    let generation = rollout.generation.get().cast_signed();
+    let rollback = rollback.as_ref().map(json);
+    let kept = connection
+        .execute(
+            "INSERT INTO rollouts (flag, generation, release, phase, percentage, file_percentage, enabled, rollback) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+             ON CONFLICT (flag) DO UPDATE SET generation = excluded.generation, release = excluded.release, \
+             phase = excluded.phase, percentage = excluded.percentage, file_percentage = excluded.file_percentage, \
+             enabled = excluded.enabled, rollback = excluded.rollback \
+             WHERE excluded.generation > rollouts.generation",
+            &[
+                flag.into(),
+                generation.into(),
+                (&rollout.release).into(),
+                rollout.phase.as_str().into(),
+                rollout.percentage.thousandths().into(),
+                rollout.file_percentage.thousandths().into(),
+                rollout.enabled.into(),
+                (&rollback).into(),
+            ],
+        )
+        .await?;
+    let Record { before, at, action, actor, reason, .. } = record;
+    if kept == 0 {
+        let same = "SELECT id FROM events \
+                    WHERE flag = $1 AND generation = $2 AND at = $3 AND action = $4 AND actor = $5";
+        let values = [flag.into(), generation.into(), at.into(), action.into(), actor.into()];
+        return Ok(!connection.fetch(same, &values).await?.is_empty());
+    }
+    let (old, new) = (before.as_ref().map(json), json(&state_of(rollout)));
+    connection
+        .execute(
+            "INSERT INTO events (at, flag, generation, action, actor, reason, old, new, rollback) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            &[
+                at.into(),
+                flag.into(),
+                generation.into(),
+                action.into(),
+                actor.into(),
+                reason.into(),
+                (&old).into(),
+                (&new).into(),
+                (&rollback).into(),
+            ],
+        )
+        .await?;
+    Ok(true)
+}
+
+fn stored_rollout(row: &Row) -> Result<StoredRollout, StoreError> {
+    let flag: String = row.get("flag")?;
+    let damaged = |what| StoreError::Damaged { flag: flag.clone(), what };
+    let percentage = |column| -> Result<Percentage, StoreError> {
+        let thousandths = u32::try_from(row.get::<i64>(column)?).ok();
+        thousandths.and_then(Percentage::from_thousandths).ok_or_else(|| damaged("percentage"))
+    };
+    let rollback: Option<String> = row.get("rollback")?;
+    Ok(StoredRollout {
+        flag: flag.parse().map_err(|_| damaged("flag"))?,
+        rollout: Rollout {
+            generation: Generation::new(row.get::<i64>("generation")?.cast_unsigned()),
+            release: row.get("release")?,
+            phase: Phase::from_name(row.get("phase")?).ok_or_else(|| damaged("phase"))?,
+            percentage: percentage("percentage")?,
+            file_percentage: percentage("file_percentage")?,
+            enabled: row.get("enabled")?,
+        },
+        rollback: parse_json(rollback.as_deref()).map_err(|_| damaged("rollback"))?,
+    })
+}

@@ -1,0 +1,84 @@
+//! The one connection that writes.
+
+use tokio::sync::Mutex;
+
+use crate::store::database::Connection;
+use crate::store::postgres::PostgresServer;
+use crate::store::sqlite::SqliteFile;
+use crate::store::{StoreError, within};
+
+/// Where the writing connection leads.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Sqlite(SqliteFile),
+    Postgres(PostgresServer),
+}
+
+impl Source {
+    fn check(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(file) => file.check(),
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, sqlx::Error> {
+        match self {
+            Self::Sqlite(file) => file.connect().await,
+            Self::Postgres(server) => server.connect().await,
+        }
+    }
+}
+
+/// The one connection that writes, which is as many as one gateway has use for.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    source: Source,
+    /// `None` until it is needed, and again after any failure: what state a connection is in after one (a full disk ends
+    /// its transaction behind the driver's back), nobody has to know.
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Writer {
+    pub(crate) fn new(source: Source) -> Self {
+        Self { source, connection: Mutex::new(None) }
+    }
+
+    /// Does `work` in one transaction, which no other writer's runs beside.
+    pub(crate) async fn write<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Connection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        self.source.check()?;
+        within(async {
+            let mut kept = self.connection.lock().await;
+            let mut connection = self.begun(kept.take()).await?;
+            let done = work(&mut connection).await?;
+            connection.commit().await?;
+            *kept = Some(connection);
+            Ok(done)
+        })
+        .await
+    }
+
+    /// A connection in a new transaction.
+    async fn begun(&self, kept: Option<Connection>) -> Result<Connection, sqlx::Error> {
+        if let Some(mut connection) = kept {
+            match (connection.begin().await, &self.source) {
+                (Ok(()), _) => return Ok(connection),
+                (Err(error), Source::Sqlite(_)) => return Err(error),
+                // The server was restarted meanwhile, perhaps. Nothing was asked of it yet that could be done twice.
+                (Err(_), Source::Postgres(_)) => {}
+            }
+        }
+        let mut connection = self.source.connect().await?;
+        connection.begin().await?;
+        Ok(connection)
+    }
+
+    pub(crate) async fn close(&self) {
+        if let Some(connection) = self.connection.lock().await.take() {
+            connection.close().await;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Private PostgreSQL clusters: real servers that live as long as the tests do, reached by a socket in a directory of
+//! their own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
+
+use crate::harness::eventually;
+
+/// Makes a cluster in a new directory, prints the directory, and serves it until standard input ends: when this process
+/// does, however it does. Restarts the server when the directory is told so. Runs as whoever may run a server.
+const SERVE: &str = r#"
+set -eu
+PATH=$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)
+directory=$(mktemp -d /tmp/tidegate-test-pg.XXXXXX)
+trap 'rm -rf "$directory"' EXIT
+initdb --pgdata="$directory/data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync >/dev/null
+postgres -D "$directory/data" -c listen_addresses= -c unix_socket_directories="$directory" -c fsync=off \
+    -c max_connections=400 -c shared_buffers=32MB -c autovacuum=off 2>"$directory/log" >/dev/null </dev/null &
+server=$!
+echo "$directory"
+cat >/dev/null
+kill -CONT $server 2>/dev/null || true
+kill -QUIT $server 2>/dev/null || true
+wait $server || true
+"#;
+
+/// Whom the server runs as, if this is root: PostgreSQL refuses to be that.
+const UNPRIVILEGED: [&str; 4] = ["setpriv", "--reuid=nobody", "--regid=65534", "--clear-groups"];
+
+/// A running PostgreSQL.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    directory: PathBuf,
+    /// Its standard input keeps the server up.
+    _server: Child,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|us| std::os::unix::fs::MetadataExt::uid(&us) == 0);
+        let shell = ["sh", "-c", SERVE];
+        let words: Vec<_> = if is_root { UNPRIVILEGED.iter().chain(&shell).copied().collect() } else { shell.to_vec() };
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut server = command.spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut line).unwrap();
+        assert!(!line.is_empty(), "PostgreSQL did not start; scripts/setup.sh installs it");
+        Self { directory: line.trim().into(), _server: server }
+    }
+
+    /// The cluster that tests share which do it no harm.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    fn options(&self, database: &str) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass().socket(&self.directory).username("postgres").database(database)
+    }
+
+    /// A new, empty database.
+    pub(crate) async fn database(&self) -> Database {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let options = self.options("postgres");
+        eventually("PostgreSQL is up", || async { options.connect().await.is_ok() }).await;
+        let mut connection = options.connect().await.unwrap();
+        connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+        Database { options: self.options(&name), directory: self.directory.clone(), name }
+    }
+}
+
+/// A database of a test's own.
+#[derive(Debug)]
+pub(crate) struct Database {
+    options: PgConnectOptions,
+    directory: PathBuf,
+    name: String,
+}
+
+impl Database {
+    /// Its URL, as both sqlx and libpq read it.
+    pub(crate) fn url(&self) -> String {
+        let Self { directory, name, .. } = self;
+        format!("postgres://postgres@localhost/{name}?host={}", Path::display(directory))
+    }
+
+    pub(crate) async fn connect(&self) -> PgConnection {
+        self.options.connect().await.unwrap()
+    }
+
+    /// Changes a setting for every session, those there are included, which begin anew.
+    pub(crate) async fn set(&self, setting: &str, value: &str) {
+        let name = &self.name;
+        let sql = format!("BEGIN READ WRITE; ALTER DATABASE {name} SET {setting} = {value}; COMMIT");
+        self.connect().await.execute(AssertSqlSafe(sql)).await.unwrap();
+        self.disconnect_all().await;
+    }
+
+    /// Ends every session, as a restart of the server does.
+    pub(crate) async fn disconnect_all(&self) {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        self.connect().await.execute(sql).await.unwrap();
+    }
+}
