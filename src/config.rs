@@ -8,6 +8,7 @@ mod database;
 mod environment;
 mod flags;
 mod identity;
+mod limits;
 mod listen;
 mod read;
 mod routes;
@@ -18,6 +19,7 @@ use std::{fs, io};
 
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Problems, Section};
+use crate::downstream::Limits;
 use crate::flag_file::Expectations;
 use crate::proxy::{IdentityConfig, RouteConfig, Target};
 use crate::store::Config as StoreConfig;
@@ -43,6 +45,8 @@ pub struct Config {
     pub listen: Listen,
     /// Where targeting keys come from.
     pub identity: IdentityConfig,
+    /// What clients may take of the gateway.
+    pub limits: Limits,
     /// Where the flags are.
     pub flags: Flags,
     /// Where rollouts and the audit trail are kept.
@@ -102,6 +106,7 @@ impl Config {
 fn read(mut root: Section<'_>) -> Option<Config> {
     let listen = root.section("listen").and_then(listen::listen);
     let identity = root.section("identity").and_then(identity::identity);
+    let limits = root.section("limits").and_then(limits::limits);
     let flags = root.section("flags").and_then(flags::flags);
     let store = root.section("store").and_then(store::store);
     let backends: Vec<_> = root.named_sections("backends").into_iter().filter_map(backends::backend).collect();
@@ -112,6 +117,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     Some(Config {
         listen: listen?,
         identity: identity?,
+        limits: limits?,
         flags: flags?,
         store: store?,
         backends,

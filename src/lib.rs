@@ -13,6 +13,7 @@ pub mod server;
 pub mod config;
 
 pub mod admin;
+pub mod downstream;
 pub mod flag_file;
 pub mod proxy;
 pub mod rollout;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Method, Version};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType};
@@ -26,13 +26,14 @@ use tracing::{debug, warn};
 
 use crate::api::Problem;
 use crate::clock;
+use crate::downstream::{Limits, Refusal};
 use crate::flag::{Evaluation, EvaluationContext, Moment, Reason, evaluate};
 use crate::outcome::{Trouble, classify};
 use crate::proxy::attributes::ProxiedRequest;
 use crate::proxy::context::{Context, Decision};
 use crate::proxy::failure::{answer, trouble};
 use crate::proxy::identity::{Identity, client_ip};
-use crate::proxy::route::RouteTable;
+use crate::proxy::route::{RouteTable, plain};
 use crate::proxy::upstream::{Upstream, Upstreams};
 use crate::recorder::{Party, RecordedFlagStore, Unit};
 
@@ -50,6 +51,9 @@ const VARIANT_HEADER: &str = "x-tidegate-variant";
 /// Names one request in logs, problem documents and upstream.
 const REQUEST_ID_HEADER: &str = "x-request-id";
 
+/// How long a client that came at a bad moment is asked to wait, in seconds.
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+
 /// What the gateway needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -61,6 +65,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// Whether clients are told the variant.
     pub expose_variant: bool,
+    /// What clients may take.
+    pub limits: Limits,
 }
 
 /// The gateway: one for all requests.
@@ -69,6 +75,7 @@ pub struct Gateway {
     identity: Identity,
     upstreams: Upstreams,
     expose_variant: bool,
+    max_body: u64,
     flags: Arc<RecordedFlagStore>,
     in_flight: Arc<InFlight>,
 }
@@ -90,10 +97,11 @@ impl Gateway {
     /// If an upstream's address cannot be used.
     pub fn new(config: Config, flags: Arc<RecordedFlagStore>, in_flight: Arc<InFlight>) -> Result<Self, UpstreamError> {
         Ok(Self {
-            routes: RouteTable::new(config.routes),
+            routes: RouteTable::new(config.routes, config.limits.in_flight),
             identity: Identity::new(config.identity),
             upstreams: Upstreams::new(config.upstreams)?,
             expose_variant: config.expose_variant,
+            max_body: config.limits.body,
             flags,
             in_flight,
         })
@@ -101,12 +109,14 @@ impl Gateway {
 
     /// Routes and decides: afterwards the context knows the upstream. Otherwise says why there is none.
     fn decide(&self, request: &RequestHeader, context: &mut Context) -> Result<(), Problem> {
+        let path = plain(request.uri.path()).map_err(Refusal::problem)?;
         let mut missing_flag = None;
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| request.uri.host());
         let flags = self.flags.load();
-        for route in self.routes.matching(host, request.uri.path()) {
+        for route in self.routes.matching(host, &path) {
             match &route.target {
                 Target::Backend(backend) => {
+                    context.place = Some(route.take_place().map_err(Refusal::problem)?);
                     context.upstream = self.upstreams.get(backend);
                     return Ok(());
                 }
@@ -116,6 +126,7 @@ impl Gateway {
                         missing_flag = missing_flag.or(Some(key));
                         continue;
                     };
+                    context.place = Some(route.take_place().map_err(Refusal::problem)?);
                     let identified = self.identity.identify(request, context.client_is_trusted);
                     let asked = EvaluationContext {
                         targeting_key: identified.key(),
@@ -168,6 +179,11 @@ impl ProxyHttp for Gateway {
             respond(session, context, problem).await?;
             return Ok(true);
         }
+        let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > self.max_body) {
+            respond(session, context, Refusal::BodyTooLong.problem()).await?;
+            return Ok(true);
+        }
         match self.decide(request, context) {
             Ok(()) => Ok(false),
             Err(problem) => {
@@ -175,6 +191,21 @@ impl ProxyHttp for Gateway {
                 Ok(true)
             }
         }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        context: &mut Context,
+    ) -> pingora_error::Result<()> {
+        context.body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
+        if context.body_bytes > self.max_body {
+            let kind = ErrorType::InvalidHTTPHeader;
+            return Err(Error::because(kind, "counting the request's body", Refusal::BodyTooLong).into_down());
+        }
+        Ok(())
     }
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> pingora_error::Result<Box<HttpPeer>> {
@@ -249,6 +280,9 @@ impl ProxyHttp for Gateway {
             let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { body };
             if let Err(error) = marked.and(session.write_error_response(response, body).await) {
                 debug!(%error, "the client did not take the error response");
+            } else if session.as_http1().is_some() && !session.as_mut().is_body_done() {
+                // It is still sending, and has to be able to read the answer when it is done.
+                session.as_mut().shutdown().await;
             }
         }
         FailToProxy { error_code, can_reuse_downstream: false }
@@ -336,6 +370,9 @@ fn problem_response(context: &Context, problem: Problem) -> pingora_error::Resul
     response.insert_header(CONTENT_LENGTH, body.len().to_string())?;
     response.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
     response.insert_header(REQUEST_ID_HEADER, context.request_id())?;
+    if problem.status == 503 {
+        response.insert_header(RETRY_AFTER, RETRY_AFTER_S)?;
+    }
     Ok((response, body.into()))
 }
 

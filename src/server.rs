@@ -12,9 +12,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::services::Service as _;
-use pingora_proxy::http_proxy_service_with_name;
+use pingora_proxy::HttpProxy;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +29,7 @@ use crate::admin::{AdminState, router};
 use crate::backend::{self, Backend};
 use crate::config::{BackendKind, Config};
 use crate::diagnostic::Diagnostic;
+use crate::downstream::{Limits, Seats, accept};
 use crate::flag::FlagSet;
 use crate::flag_file::{Loader, watch};
 use crate::flag_store::FlagStore;
@@ -173,11 +176,17 @@ async fn run(
         identity: config.identity.clone(),
         upstreams,
         expose_variant: config.flags.expose_variant,
+        limits: config.limits,
+    };
+    let access = Access {
+        limits: Arc::new(config.limits),
+        seats: Arc::new(Seats::default()),
+        exempt: config.identity.trusted_proxies.clone().into(),
     };
     let gateway = Gateway::new(proxy, flags, Arc::clone(&in_flight))?;
     let addresses = Addresses { http: http.address(), admin: admin.address(), builtin: builtin_addresses };
     let (stop_accepting, accepting_stops) = watch::channel(false);
-    let mut accepting = handles.data.spawn(accept(gateway, http, accepting_stops));
+    let mut accepting = handles.data.spawn(take_requests(gateway, http, access, accepting_stops));
 
     let mut parts = JoinSet::new();
     let apply = {
@@ -294,13 +303,32 @@ async fn serve_backend(bound: Bound, backend: Backend, stop: impl Future<Output 
 }
 
 /// Takes requests until `stopping` turns true.
-async fn accept(gateway: Gateway, bound: Bound, stopping: watch::Receiver<bool>) {
+async fn take_requests(gateway: Gateway, bound: Bound, access: Access, stopping: watch::Receiver<bool>) {
     let settings =
         ServerConf { threads: processors(), upstream_keepalive_pool_size: UPSTREAM_POOL, ..ServerConf::default() };
-    let mut service = http_proxy_service_with_name(&Arc::new(settings), gateway, "tidegate");
-    let address = bound.address().to_string();
-    service.add_tcp(&address);
-    service.start_service(Some(bound.into_pingora(address)), stopping, 1).await;
+    let mut proxy = HttpProxy::new(gateway, Arc::new(settings));
+    let mut http2 = default_h2_options();
+    http2.max_concurrent_streams(access.limits.streams);
+    proxy.h2_options = Some(http2);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(access.limits.idle);
+    proxy.server_options = Some(options);
+    proxy.handle_init_modules();
+    match bound.into_tokio() {
+        Ok(listener) => {
+            let Access { limits, seats, exempt } = access;
+            accept(listener, Arc::new(proxy), limits, seats, exempt, stopping).await;
+        }
+        Err(error) => error!(%error, "cannot listen"),
+    }
+}
+
+/// Who may come in.
+#[derive(Debug, Clone)]
+struct Access {
+    limits: Arc<Limits>,
+    seats: Arc<Seats>,
+    exempt: Arc<[IpNet]>,
 }
 
 /// Runs one built-in backend on its own until SIGTERM or SIGINT.

@@ -1,6 +1,7 @@
 //! `[[routes]]`: where requests go.
 
 use crate::config::backends::Backend;
+use crate::config::limits::count;
 use crate::document::{Placed, Section, parsed, string};
 use crate::flag::{BackendName, FlagKey};
 use crate::proxy::{RouteConfig, Target};
@@ -28,6 +29,7 @@ fn route(mut section: Section<'_>, backends: &[Backend]) -> Option<RouteConfig> 
     let path = section.required("path", "\"/\"", string);
     let flag = section.optional("flag", parsed::<FlagKey>);
     let backend = section.optional("backend", parsed::<BackendName>);
+    let in_flight = section.optional("in_flight", count(1..=i64::from(u32::MAX)));
     if let Some(Placed { value, place }) = &path
         && (!value.starts_with('/') || value.contains(['?', '#', ' ']))
     {
@@ -48,5 +50,10 @@ fn route(mut section: Section<'_>, backends: &[Backend]) -> Option<RouteConfig> 
         }
     };
     section.finish();
-    Some(RouteConfig { host: host.map(|host| host.value), path: path?.value, target: target? })
+    Some(RouteConfig {
+        host: host.map(|host| host.value),
+        path: path?.value,
+        target: target?,
+        in_flight: in_flight.map(|most| most.value),
+    })
 }

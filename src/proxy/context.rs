@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::flag::{Evaluation, SetVersion};
 use crate::outcome::{Excuse, Outcome};
+use crate::proxy::route::RoutePlace;
 use crate::proxy::upstream::Upstream;
 use crate::recorder::{Ending, Met, Party, RecordedFlag};
 
@@ -84,6 +85,9 @@ pub struct Context {
     pub(crate) client_is_trusted: bool,
     /// The backend waited in vain for the rest of the request.
     pub(crate) client_stalled: bool,
+    /// Bytes of the request's body so far.
+    pub(crate) body_bytes: u64,
+    pub(crate) place: Option<RoutePlace>,
     pub(crate) decision: Option<Decision>,
     pub(crate) upstream: Option<Arc<Upstream>>,
     pub(crate) upstream_status: Option<u16>,
@@ -112,6 +116,8 @@ impl Context {
             client: None,
             client_is_trusted: false,
             client_stalled: false,
+            body_bytes: 0,
+            place: None,
             decision: None,
             upstream: None,
             upstream_status: None,

@@ -1,8 +1,11 @@
 //! From pingora's errors to who is to blame, and to what the client is told.
 
+use std::io;
+
 use pingora_error::{Error, ErrorSource, ErrorType};
 
 use crate::api::Problem;
+use crate::downstream::Refusal;
 use crate::outcome::{Failure, Trouble};
 
 /// Who is to blame for `error`.
@@ -11,11 +14,19 @@ use crate::outcome::{Failure, Trouble};
 /// been for not taking it: but that shows as a timeout in writing, which is the shorter one.
 pub(crate) fn trouble(error: &Error, client_stalled: bool) -> Trouble {
     match error.esource() {
+        _ if refusal(error).is_some() => Trouble::Client,
         ErrorSource::Upstream if client_stalled && *error.etype() == ErrorType::ReadTimedout => Trouble::Client,
         ErrorSource::Upstream => Trouble::Backend(failure(error.etype())),
         ErrorSource::Downstream => Trouble::Client,
         ErrorSource::Internal | ErrorSource::Unset => Trouble::Gateway,
     }
+}
+
+/// Why the client was refused in the middle of its request, if that is the error.
+fn refusal(error: &Error) -> Option<Refusal> {
+    let cause = error.root_cause();
+    let inner = |error: &io::Error| error.get_ref()?.downcast_ref::<Refusal>().copied();
+    cause.downcast_ref::<Refusal>().copied().or_else(|| cause.downcast_ref::<io::Error>().and_then(inner))
 }
 
 fn failure(kind: &ErrorType) -> Failure {
@@ -39,6 +50,9 @@ fn failure(kind: &ErrorType) -> Failure {
 
 /// What the client is told of `error`; `None` if it is gone.
 pub(crate) fn answer(error: &Error, blamed: Trouble) -> Option<Problem> {
+    if let Some(refusal) = refusal(error) {
+        return Some(refusal.problem());
+    }
     let problem = match blamed {
         Trouble::Client => match error.etype() {
             ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed => return None,
@@ -85,6 +99,14 @@ mod tests {
         assert_eq!(answer(&error, Trouble::Client).map(|problem| problem.status), Some(408));
         let error = Error::new_up(ErrorType::WriteTimedout);
         assert_eq!(trouble(&error, true), Trouble::Backend(Failure::Timeout));
+    }
+
+    #[test]
+    fn a_refusal_is_the_clients_doing_wherever_it_shows() {
+        let refused = io::Error::new(io::ErrorKind::InvalidData, Refusal::Malformed("x"));
+        check(Error::because(ErrorType::ReadError, "reading", refused), Trouble::Client, Some(400));
+        let refused = Error::because(ErrorType::InternalError, "counting", Refusal::BodyTooLong);
+        check(refused, Trouble::Client, Some(413));
     }
 
     #[test]

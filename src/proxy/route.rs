@@ -1,5 +1,10 @@
 //! Which flag or backend a request goes to, by host and path.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::downstream::Refusal;
 use crate::flag::{BackendName, FlagKey, without_port};
 
 /// A route as it is configured.
@@ -11,6 +16,8 @@ pub struct RouteConfig {
     pub path: String,
     /// Where its requests go.
     pub target: Target,
+    /// How many requests may be under way on it; `None` leaves it to `[limits]`.
+    pub in_flight: Option<usize>,
 }
 
 /// Where a route's requests go.
@@ -22,21 +29,62 @@ pub enum Target {
     Backend(BackendName),
 }
 
+/// A route in use.
+#[derive(Debug)]
+pub(crate) struct Route {
+    host: Option<String>,
+    path: String,
+    pub(crate) target: Target,
+    most_in_flight: usize,
+    in_flight: Arc<AtomicUsize>,
+}
+
+/// The place of one request under way on a route, free again once it is dropped.
+#[derive(Debug)]
+pub(crate) struct RoutePlace(Arc<AtomicUsize>);
+
+impl Drop for RoutePlace {
+    fn drop(&mut self) {
+        // Relaxed: the number alone matters.
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Route {
+    /// A place for one more request.
+    pub(crate) fn take_place(&self) -> Result<RoutePlace, Refusal> {
+        // Relaxed: as above.
+        let place = RoutePlace(Arc::clone(&self.in_flight));
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= self.most_in_flight {
+            return Err(Refusal::RouteFull);
+        }
+        Ok(place)
+    }
+}
+
 /// Every route, best first.
 #[derive(Debug)]
 pub(crate) struct RouteTable {
-    routes: Vec<RouteConfig>,
+    routes: Vec<Route>,
 }
 
 impl RouteTable {
-    /// A route for the request's own host goes before one for any; then the longest path.
-    pub(crate) fn new(mut routes: Vec<RouteConfig>) -> Self {
+    /// A route for the request's own host goes before one for any; then the longest path. A route that does not say how
+    /// many requests may be under way on it has `most_in_flight`.
+    pub(crate) fn new(mut routes: Vec<RouteConfig>, most_in_flight: usize) -> Self {
         routes.sort_by_key(|route| (route.host.is_none(), std::cmp::Reverse(trimmed(&route.path).len())));
-        Self { routes }
+        let in_use = |route: RouteConfig| Route {
+            host: route.host,
+            path: route.path,
+            target: route.target,
+            most_in_flight: route.in_flight.unwrap_or(most_in_flight),
+            in_flight: Arc::default(),
+        };
+        Self { routes: routes.into_iter().map(in_use).collect() }
     }
 
-    /// The routes that match, best first.
-    pub(crate) fn matching<'t>(&'t self, host: Option<&str>, path: &str) -> impl Iterator<Item = &'t RouteConfig> {
+    /// The routes that match, best first. The path has to be in its plain form.
+    pub(crate) fn matching<'t>(&'t self, host: Option<&str>, path: &str) -> impl Iterator<Item = &'t Route> {
         let host = host.map(without_port);
         self.routes.iter().filter(move |route| {
             let host_matches = match (&route.host, host) {
@@ -59,24 +107,66 @@ fn trimmed(prefix: &str) -> &str {
     prefix.strip_suffix('/').unwrap_or(prefix)
 }
 
+/// The form of `path` that routes are held against: decoded once, and without empty segments, as lenient backends read
+/// it. So nobody comes past a route by writing its path differently; what the backend is sent stays as it was.
+///
+/// # Errors
+///
+/// If readers differ over where such a path leads: it has `.` or `..` for a segment, a backslash, or what cannot be
+/// decoded.
+pub(crate) fn plain(path: &str) -> Result<Cow<'_, str>, Refusal> {
+    let ambiguous =
+        Refusal::Malformed("the path can be read in two ways: write it without `.`, `..` and `\\`, decoded");
+    if !path.contains(['%', '\\']) && !path.contains("//") && !path.contains("/.") {
+        return Ok(Cow::Borrowed(path));
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        let byte = if byte == b'%' {
+            let mut digit = || bytes.next().and_then(|digit| char::from(digit).to_digit(16));
+            let (Some(high), Some(low)) = (digit(), digit()) else { return Err(ambiguous) };
+            u8::try_from(high * 16 + low).map_err(|_| ambiguous)?
+        } else {
+            byte
+        };
+        if byte == b'\\' || byte.is_ascii_control() {
+            return Err(ambiguous);
+        }
+        if byte != b'/' || decoded.last() != Some(&b'/') {
+            decoded.push(byte);
+        }
+    }
+    let decoded = String::from_utf8(decoded).map_err(|_| ambiguous)?;
+    // Some servers take what follows a semicolon for a parameter of the segment.
+    let names = decoded.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    if names.into_iter().any(|name| name == "." || name == "..") {
+        return Err(ambiguous);
+    }
+    Ok(Cow::Owned(decoded))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn route(host: Option<&str>, path: &str, backend: &str) -> RouteConfig {
         let target = Target::Backend(backend.parse().unwrap());
-        RouteConfig { host: host.map(str::to_owned), path: path.to_owned(), target }
+        RouteConfig { host: host.map(str::to_owned), path: path.to_owned(), target, in_flight: None }
     }
 
     #[track_caller]
     fn check(host: Option<&str>, path: &str, expected: Option<&str>) {
-        let table = RouteTable::new(vec![
-            route(None, "/", "root"),
-            route(None, "/api", "api"),
-            route(None, "/api/v1/", "v1"),
-            route(Some("Example.com"), "/api", "example"),
-            route(Some("[::1]"), "/", "six"),
-        ]);
+        let table = RouteTable::new(
+            vec![
+                route(None, "/", "root"),
+                route(None, "/api", "api"),
+                route(None, "/api/v1/", "v1"),
+                route(Some("Example.com"), "/api", "example"),
+                route(Some("[::1]"), "/", "six"),
+            ],
+            1,
+        );
         let found = table.matching(host, path).next().map(|route| match &route.target {
             Target::Backend(name) => name.as_str(),
             Target::Flag(key) => key.as_str(),
@@ -98,5 +188,58 @@ mod tests {
         check(Some("[::1]:8080"), "/api/v1/x", Some("six"));
         check(Some("[::1]"), "/x", Some("six"));
         check(None, "*", None);
+    }
+
+    #[track_caller]
+    fn check_plain(path: &str, expected: Option<&str>) {
+        assert_eq!(plain(path).ok().as_deref(), expected, "{path}");
+    }
+
+    #[test]
+    fn a_path_has_one_plain_form_or_is_refused() {
+        for same in ["/", "*", "/api/v1/x", "/a.b/c..d", "/a;b=c/d", "/~x"] {
+            check_plain(same, Some(same));
+        }
+        for other in ["//api/v1", "/api//v1", "/%61pi/v1", "/api%2Fv1", "/api/%2fv1", "/api/%76%31", "///api///v1"] {
+            check_plain(other, Some("/api/v1"));
+        }
+        check_plain("/.well-known/x", Some("/.well-known/x"));
+        check_plain("/100%25", Some("/100%"));
+        check_plain("/%252e%252e/x", Some("/%2e%2e/x"));
+        check_plain("/j%C3%B6rg", Some("/jörg"));
+        for refused in [
+            "/../api",
+            "/x/../api",
+            "/./api",
+            "/x/..",
+            "/x/.",
+            "/%2e%2e/api",
+            "/.%2E/api",
+            "/x%2f..%2fapi",
+            "/..;a=b/api",
+            "/.;/api",
+            "/a\\b",
+            "/a%5cb",
+            "/a%00b",
+            "/a%0ab",
+            "/%",
+            "/%4",
+            "/%zz",
+            "/%+1",
+            "/%ff",
+        ] {
+            check_plain(refused, None);
+        }
+    }
+
+    #[test]
+    fn a_route_has_so_many_places() {
+        let table = RouteTable::new(vec![RouteConfig { in_flight: Some(2), ..route(None, "/", "root") }], 1);
+        let route = table.matching(None, "/").next().unwrap();
+        let (first, second) = (route.take_place().unwrap(), route.take_place().unwrap());
+        assert_eq!(route.take_place().err(), Some(Refusal::RouteFull));
+        drop(first);
+        assert!(route.take_place().is_ok());
+        drop(second);
     }
 }

@@ -2,11 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::os::fd::IntoRawFd as _;
-use std::sync::Arc;
 
-use parking_lot::Mutex;
-use pingora_core::server::{Fds, ListenFds};
 use tokio::net::TcpListener;
 
 /// Why an address cannot be listened on.
@@ -45,12 +41,5 @@ impl Bound {
 
     pub(crate) fn into_tokio(self) -> io::Result<TcpListener> {
         TcpListener::from_std(self.listener)
-    }
-
-    /// The socket as pingora takes over those of another process: it finds it under the `name` that it would bind.
-    pub(crate) fn into_pingora(self, name: String) -> ListenFds {
-        let mut sockets = Fds::new();
-        sockets.add(name, self.listener.into_raw_fd());
-        Arc::new(Mutex::new(sockets))
     }
 }
