@@ -1,5 +1,7 @@
 //! The admin API: how people and their tools see and change the rollouts.
 
+mod attempts;
+mod entry;
 mod metrics;
 mod origin;
 mod problem;
@@ -14,10 +16,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::access::Access;
+use crate::admin::attempts::Attempts;
+use crate::admin::entry::Actor;
 use crate::admin::problem::AdminError;
 use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, Readiness};
 use crate::flag::{FlagKey, Generation, Percentage};
@@ -34,7 +39,7 @@ const MAX_REASON_CHARS: usize = 1000;
 const DEFAULT_EVENTS: u32 = 50;
 const MAX_EVENTS: u32 = 1000;
 
-/// Names the person who asks, for the audit trail. Nothing proves it: it is for gateways that are on loopback only.
+/// Names the person who asks, for the audit trail. Nothing proves it: it is heard only where no token is needed.
 pub const ACTOR_HEADER: &str = "x-tidegate-actor";
 
 /// What the admin API works on.
@@ -44,8 +49,25 @@ pub struct AdminState {
     pub rollouts: Arc<Rollouts>,
     /// Where outcomes are counted.
     pub recorder: Arc<Recorder>,
+    /// Who may use the admin API.
+    pub access: Arc<Access>,
     /// Turns true when the gateway stops taking requests.
     pub stopping: watch::Receiver<bool>,
+    /// Failed attempts to use it.
+    attempts: Arc<Attempts>,
+}
+
+impl AdminState {
+    /// What the admin API works on, before anybody has asked.
+    #[must_use]
+    pub fn new(
+        rollouts: Arc<Rollouts>,
+        recorder: Arc<Recorder>,
+        access: Arc<Access>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self { rollouts, recorder, access, stopping, attempts: Arc::default() }
+    }
 }
 
 type Shared = State<AdminState>;
@@ -64,7 +86,8 @@ pub fn router(state: AdminState) -> Router {
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn(origin::refuse_other_sites))
+        .layer(middleware::from_fn_with_state(state.clone(), entry::guard))
+        .layer(middleware::from_fn_with_state(state.clone(), origin::refuse_other_sites))
         .with_state(state)
 }
 
@@ -72,9 +95,13 @@ async fn health() -> Json<serde_json::Value> {
     Json(serde_json::json!({"status": "ok"}))
 }
 
-async fn ready(State(state): Shared) -> (StatusCode, Json<Readiness>) {
+async fn ready(State(state): Shared, actor: Option<Extension<Actor>>) -> (StatusCode, Json<Readiness>) {
     let ready = !*state.stopping.borrow();
     let mut problems = state.rollouts.problems();
+    problems.extend(state.access.problem());
+    if actor.is_none() && !problems.is_empty() {
+        problems = vec![format!("{} problems; ask with a token to read them", problems.len())];
+    }
     if !ready {
         problems.insert(0, "the gateway is stopping".to_owned());
     }
@@ -126,6 +153,7 @@ async fn events(
 
 async fn patch(
     State(state): Shared,
+    Extension(actor): Extension<Actor>,
     key: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -135,11 +163,12 @@ async fn patch(
         return Err(AdminError::Invalid("`percentage` is missing; nothing else can be changed here".to_owned()));
     };
     let command = Command::Set(checked(percentage)?);
-    make(&state, &flag_key(&key?)?, command, change.reason, &headers).await
+    make(&state, actor, &flag_key(&key?)?, command, change.reason, &headers).await
 }
 
 async fn act(
     State(state): Shared,
+    Extension(actor): Extension<Actor>,
     path: Result<Path<(String, String)>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -158,11 +187,12 @@ async fn act(
         ("rollback", None) => Command::RollBack,
         _ => return Err(AdminError::NotFound),
     };
-    make(&state, &flag_key(&key)?, command, change.reason, &headers).await
+    make(&state, actor, &flag_key(&key)?, command, change.reason, &headers).await
 }
 
 async fn make(
     state: &AdminState,
+    actor: Actor,
     key: &FlagKey,
     command: Command,
     reason: Option<String>,
@@ -175,7 +205,7 @@ async fn make(
         return Err(AdminError::Invalid("`reason` is one line of text, without control characters".to_owned()));
     }
     let expected = headers.get(IF_MATCH).map(|tag| generation(tag.to_str().unwrap_or_default())).transpose()?.flatten();
-    let request = Request { command, actor: actor(headers), reason, expected };
+    let request = Request { command, actor: actor.name, reason, expected };
     let saved = state.rollouts.change(key.clone(), request).await? == Saved::Yes;
     let flag = status(state, key)?;
     Ok(([(ETAG, etag(flag.generation))], Json(Changed { flag, saved })).into_response())
@@ -214,15 +244,4 @@ fn generation(tag: &str) -> Result<Option<Generation>, AdminError> {
     let number = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
     let invalid = || AdminError::Invalid("`If-Match` holds the ETag of a flag, like \"7\" in its quotes".to_owned());
     number.map(Generation::new).map(Some).ok_or_else(invalid)
-}
-
-/// Whoever asks, as the audit trail has it: `local`, with the name that they go by on their machine, if they told.
-fn actor(headers: &HeaderMap) -> String {
-    // Bounded, and without what could be taken for something else in a log line.
-    let fits = |name: &&str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
-        (1..=64).contains(&name.len()) && name.bytes().all(plain)
-    };
-    let name = headers.get(ACTOR_HEADER).and_then(|value| value.to_str().ok()).filter(fits);
-    name.map_or_else(|| "local".to_owned(), |name| format!("local:{name}"))
 }

@@ -8,6 +8,7 @@ mod schema;
 mod serve;
 mod show;
 mod simulate;
+mod token;
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use http::uri::Authority;
 
+use crate::access::{Role, TokenName};
 use crate::backend::{Fault, Mode};
 use crate::cli::client::Client;
 use crate::flag::{FlagKey, Percentage};
@@ -66,6 +68,9 @@ enum Command {
     Rollback(ActionArgs),
     /// Show the audit trail: when, who, what, old and new, why.
     History(HistoryArgs),
+    /// Make, list and revoke the tokens that the admin API is used with.
+    #[command(after_help = TOKEN_HELP)]
+    Token(TokenArgs),
     /// Try the judge on outcomes that are made up or come from another program.
     #[command(after_help = SIMULATE_HELP)]
     Simulate(SimulateArgs),
@@ -150,6 +155,9 @@ struct AdminArgs {
     /// The gateway's admin API.
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:8081", value_parser = url)]
     admin: String,
+    /// The token to show there, if it asks for one.
+    #[arg(long, env = "TIDEGATE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
     /// Print JSON, as the admin API gives it.
     #[arg(long)]
     json: bool,
@@ -256,6 +264,55 @@ struct HistoryArgs {
     admin: AdminArgs,
 }
 
+/// What `token --help` ends with.
+const TOKEN_HELP: &str = "Roles: `viewer` reads, `tester` may also choose the arm of requests of their own, `operator` \
+    changes rollouts. Example:\n  tidegate token new ann --role operator --file tokens.toml\nand in tidegate.toml:\n  \
+    [admin]\n  token_file = \"tokens.toml\"";
+
+#[derive(Debug, Args)]
+struct TokenArgs {
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token, keep its hash in the file, and print it: it is not shown again.
+    New {
+        /// Whose it is: the actor in the audit trail.
+        name: TokenName,
+        /// What it allows: viewer, tester or operator.
+        #[arg(long)]
+        role: Role,
+        #[command(flatten)]
+        file: TokenFileArg,
+    },
+    /// List the tokens in the file.
+    List {
+        #[command(flatten)]
+        file: TokenFileArg,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a token away.
+    Revoke {
+        /// Whose it is.
+        name: TokenName,
+        #[command(flatten)]
+        file: TokenFileArg,
+    },
+}
+
+#[derive(Debug, Args)]
+struct TokenFileArg {
+    /// The file of tokens; without it, the one that the configuration names.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
 /// What `simulate --help` ends with.
 const SIMULATE_HELP: &str = "A judge for other programs, JSON lines; one reply for each line of batches:\n  \
     -> {\"op\":\"start\",\"run\":\"a\",\"config\":{\"alpha\":0.001,\"delta\":0.002,\"rho\":1.25,\"streams\":[\"fail\"],\"tick_ms\":100,\n      \
@@ -349,6 +406,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Schema => schema::schema(),
         Command::Explain(args) => explain::explain(&args),
         Command::Status(args) => show::status(&Client::new(&args.admin), &args),
+        Command::Token(args) => token::token(args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::History(args) => show::history(&Client::new(&args.admin), &args),
         Command::Set(args) => show::set(&args),

@@ -3,6 +3,7 @@
 //! Every problem is reported, each with its place. The defaults are a document too, `config/defaults.toml`, so that there
 //! is one place to look them up and the environment can change a part of them.
 
+mod admin;
 mod backends;
 mod database;
 mod environment;
@@ -24,6 +25,7 @@ use crate::flag_file::Expectations;
 use crate::proxy::{IdentityConfig, RouteConfig, Target};
 use crate::store::Config as StoreConfig;
 
+pub use crate::config::admin::Admin;
 pub use crate::config::backends::{Backend, BackendKind};
 pub use crate::config::database::Database;
 pub use crate::config::environment::{Variable, environment};
@@ -43,6 +45,8 @@ const REPLACED_AS_A_WHOLE: [&str; 2] = ["backends", "routes"];
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// Who may use the admin API.
+    pub admin: Admin,
     /// Where targeting keys come from.
     pub identity: IdentityConfig,
     /// What clients may take of the gateway.
@@ -104,7 +108,8 @@ impl Config {
 
 /// Every key has a default, so what is missing here was reported where it could not be read.
 fn read(mut root: Section<'_>) -> Option<Config> {
-    let listen = root.section("listen").and_then(listen::listen);
+    let admin = root.section("admin").map(admin::admin).unwrap_or_default();
+    let listen = root.section("listen").and_then(|section| listen::listen(section, &admin));
     let identity = root.section("identity").and_then(identity::identity);
     let limits = root.section("limits").and_then(limits::limits);
     let flags = root.section("flags").and_then(flags::flags);
@@ -112,10 +117,10 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let backends: Vec<_> = root.named_sections("backends").into_iter().filter_map(backends::backend).collect();
     let database = root.section("database").and_then(database::database);
     let routes = routes::routes(&mut root, &backends);
-    root.not_supported_yet("admin");
     root.finish();
     Some(Config {
         listen: listen?,
+        admin,
         identity: identity?,
         limits: limits?,
         flags: flags?,
@@ -206,12 +211,13 @@ mod tests {
         check(
             "[listen]\nhttp = 8080\nadmin = \"0.0.0.0:8081\"\nhtps = {}\n[store]\nurl = \"redis://x\"\n\
              [identity]\nsources = [\"header:x y\", \"jwt:sub\"]\n[backends.Sync]\nbuiltin = \"sync\"\n\
-             [backends.app]\n[[routes]]\npath = \"api\"\nbackend = \"ap\"\n[admin]\n[cache]\n",
+             [backends.app]\n[[routes]]\npath = \"api\"\nbackend = \"ap\"\n[cache]\n",
             &[],
             &[
                 "tidegate.toml:2:8: `listen.http`: wants a string, not an integer",
-                "tidegate.toml:3:9: `listen.admin`: 0.0.0.0:8081 can be reached from outside, and access tokens are \
-                 not supported yet in this version; use a loopback address like 127.0.0.1:8081",
+                "tidegate.toml:3:9: `listen.admin`: 0.0.0.0:8081 can be reached from outside, and without tokens \
+                 whoever does may change rollouts; name a `token_file` under `[admin]`, or use a loopback address like \
+                 127.0.0.1:8081",
                 "tidegate.toml:4:1: unknown key `listen.htps`; did you mean `https`?",
                 "tidegate.toml:8:11: `sources`: \"header:x y\": there can be no header or cookie of that name",
                 "tidegate.toml:8:11: `sources`: \"jwt:sub\": this kind of source is not supported yet in this version",
@@ -223,9 +229,28 @@ mod tests {
                  [\"host:port\"]`",
                 "tidegate.toml:13:8: `routes.path`: \"api\" is no path: write one that begins with `/`",
                 "tidegate.toml:14:11: no backend is named `ap`; there are: ",
-                "tidegate.toml:15:2: `admin` is not supported yet in this version; remove it",
-                "tidegate.toml:16:2: unknown key `cache`; known here: listen, identity, flags, store, backends, \
-                 database, routes, admin",
+                "tidegate.toml:15:2: unknown key `cache`; known here: admin, listen, identity, flags, store, backends, \
+                 database, routes",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_address_from_outside_needs_tokens() {
+        let text = "[listen]\nadmin = \"0.0.0.0:8081\"\n[admin]\ntoken_file = \"tokens.toml\"\n";
+        assert_eq!(load(text, &[]).unwrap().admin.token_file, Some("tokens.toml".into()));
+        check(
+            "[admin.tokens.Ann]\nrole = \"boss\"\nhash = \"123456\"\n[admin.tokens.file]\nrole = \"viewer\"\n",
+            &[],
+            &[
+                "tidegate.toml:1:15: `Ann`: a token's name is 1 to 63 of a-z, 0-9, `.`, `_`, `@` and `-`, and begins with a \
+                 letter or a digit",
+                "tidegate.toml:2:8: `admin.tokens.Ann.role`: \"boss\": a role is `viewer`, `tester` or `operator`",
+                "tidegate.toml:3:8: `admin.tokens.Ann.hash`: a hash is `sha256:` and 64 hexadecimal digits, as `tidegate \
+                 token new` writes it",
+                "tidegate.toml:4:15: `file`: `file`, `judge`, `local`, `ramp` and `tidegate` are actors of their own; choose \
+                 another name",
+                "tidegate.toml:4:1: `admin.tokens.file.hash` is missing; add `hash = \"sha256:…\"`",
             ],
         );
     }

@@ -18,6 +18,7 @@ pub mod flag_file;
 pub mod proxy;
 pub mod rollout;
 pub mod store;
+pub mod token_file;
 
 pub mod api;
 pub mod clock;
@@ -29,6 +30,7 @@ pub mod telemetry;
 
 pub mod simulation;
 
+pub mod access;
 pub mod flag;
 pub mod judge;
 pub mod outcome;

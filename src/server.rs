@@ -39,6 +39,7 @@ use crate::rollout::Rollouts;
 use crate::server::listener::{BindError, Bound};
 use crate::store::{Store, StoreError};
 use crate::telemetry::chain;
+use crate::token_file;
 
 /// Idle connections to upstreams that are kept, in all.
 const UPSTREAM_POOL: usize = 1024;
@@ -59,6 +60,9 @@ pub enum StartError {
     /// The flag files are bad; each problem has its place.
     #[error("the flag files cannot be used; `--tolerate-bad-flags` would start without them and serve stable")]
     Flags(Vec<Diagnostic>),
+    /// The file of tokens is bad; each problem has its place.
+    #[error("the file of tokens cannot be used")]
+    Tokens(Vec<Diagnostic>),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -153,6 +157,14 @@ async fn run(
         (loaded, _) => loaded,
     };
 
+    let access = Arc::new(config.admin.access().map_err(StartError::Tokens)?);
+    if access.is_guarded() && !config.listen.admin.ip().is_loopback() {
+        warn!(
+            "the admin API listens on {} without TLS: whoever is on the way can read its tokens",
+            config.listen.admin
+        );
+    }
+
     let recorder = Arc::new(Recorder::new());
     let flags = Arc::new(FlagStore::new(FlagSet::default()));
     let failed = |source| StartError::Store { url: config.store.to_string(), source };
@@ -205,10 +217,16 @@ async fn run(
         let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
         async move { rollouts.save_until(stopping).await }
     });
-    let state = AdminState { rollouts: Arc::clone(&rollouts), recorder, stopping: requests_stopping };
+    if let Some(path) = config.admin.token_file.clone() {
+        let (access, fixed, stopping) = (Arc::clone(&access), config.admin.tokens.clone(), control_stopping.clone());
+        parts.spawn(async move { token_file::watch(path, fixed, &access, stopping).await });
+    }
+    let state = AdminState::new(Arc::clone(&rollouts), recorder, access, requests_stopping);
     let admin = admin.into_tokio()?;
     parts.spawn(async move {
-        let served = axum::serve(admin, router(state)).with_graceful_shutdown(until(control_stopping)).await;
+        let served = axum::serve(admin, router(state).into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(until(control_stopping))
+            .await;
         if let Err(error) = served {
             warn!(%error, "the admin API ended");
         }

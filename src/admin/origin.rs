@@ -1,23 +1,29 @@
 //! Keeps web pages from using a browser to reach an admin API that listens on its user's own machine.
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use crate::admin::AdminState;
 use crate::admin::problem::AdminError;
 
 /// Refuses what a browser sends on behalf of another site.
 ///
 /// A page elsewhere names itself in `Origin`; one that has its own name resolve to loopback (DNS rebinding) is told by
-/// the name in `Host`. Command-line clients send no origin, and an address or `localhost` as host.
-pub(crate) async fn refuse_other_sites(request: Request, next: Next) -> Response {
-    if is_own(request.headers()) { next.run(request).await } else { AdminError::OtherSite.into_response() }
+/// the name in `Host`, which says nothing where a token is needed: such a page has none. Command-line clients send no
+/// origin, and an address or `localhost` as host.
+pub(crate) async fn refuse_other_sites(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+    if is_own(request.headers(), state.access.is_guarded()) {
+        next.run(request).await
+    } else {
+        AdminError::OtherSite.into_response()
+    }
 }
 
-fn is_own(headers: &HeaderMap) -> bool {
+fn is_own(headers: &HeaderMap, any_name: bool) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let host = text(HOST);
     let local = host.is_none_or(|host| {
@@ -29,7 +35,7 @@ fn is_own(headers: &HeaderMap) -> bool {
         let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         authority.is_some() && authority == host
     });
-    local && same
+    (local || any_name) && same
 }
 
 #[cfg(test)]
@@ -43,7 +49,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(ORIGIN, origin.parse().unwrap());
         }
-        assert_eq!(is_own(&headers), own, "{host} {origin:?}");
+        assert_eq!(is_own(&headers, false), own, "{host} {origin:?}");
     }
 
     #[test]

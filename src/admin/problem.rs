@@ -1,11 +1,14 @@
 //! Every error of the admin API, with its status, as a problem document (RFC 9457).
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::access::{Role, TokenName};
 use crate::api::Problem;
 use crate::rollout::ChangeError;
 use crate::store::StoreError;
@@ -29,6 +32,27 @@ pub(crate) enum AdminError {
     /// 403
     #[error("requests from pages of other sites are refused")]
     OtherSite,
+    /// 401
+    #[error(
+        "this needs a token, as `authorization: Bearer …`; `tidegate token new` makes one, TIDEGATE_TOKEN gives it"
+    )]
+    NoToken,
+    /// 401
+    #[error("there is no such token; it may have been revoked")]
+    UnknownToken,
+    /// 403
+    #[error("`{name}` is a {role}, and this takes a token of role {needed}")]
+    Forbidden {
+        /// Whose token it is.
+        name: TokenName,
+        /// What it allows.
+        role: Role,
+        /// What this takes.
+        needed: Role,
+    },
+    /// 429
+    #[error("too many unknown tokens came from this address; wait {} s", .0.as_secs_f64().ceil())]
+    TooManyAttempts(Duration),
     /// 415
     #[error("the body is JSON, so send `content-type: application/json`")]
     MediaType,
@@ -51,6 +75,9 @@ impl AdminError {
             Self::UnknownFlag(_) | Self::Change(ChangeError::UnknownFlag(_)) => {
                 (StatusCode::NOT_FOUND, "unknown-flag", "Unknown flag")
             }
+            Self::NoToken | Self::UnknownToken => (StatusCode::UNAUTHORIZED, "unauthorized", "Token needed"),
+            Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
+            Self::TooManyAttempts(_) => (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts"),
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid", "Invalid request"),
             Self::OtherSite => (StatusCode::FORBIDDEN, "other-site", "Refused"),
             Self::Body(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
@@ -70,7 +97,18 @@ impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
         let (status, kind, title) = self.status();
         let problem = Problem::new(status.as_u16(), kind, title, chain(&self));
-        (status, [(CONTENT_TYPE, Problem::MEDIA_TYPE)], Json(problem)).into_response()
+        let mut response = (status, [(CONTENT_TYPE, Problem::MEDIA_TYPE)], Json(problem)).into_response();
+        match &self {
+            Self::NoToken | Self::UnknownToken => {
+                let scheme = HeaderValue::from_static("Bearer realm=\"tidegate\"");
+                response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+            }
+            Self::TooManyAttempts(wait) => {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            }
+            _ => {}
+        }
+        response
     }
 }
 

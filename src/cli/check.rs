@@ -51,6 +51,7 @@ fn read(path: Option<PathBuf>, config: Option<PathBuf>) -> Result<Vec<Definition
         None => (config, path),
     };
     let config = Config::load(config.as_deref(), &environment())?;
+    config.admin.access()?;
     let mut expected = config.expectations();
     match path {
         None => load(&config.flags.path, &expected),

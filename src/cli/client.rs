@@ -5,8 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::http::header::AUTHORIZATION;
+use ureq::http::{HeaderValue, Request, Response};
+use ureq::middleware::MiddlewareNext;
+use ureq::{Agent, Body, SendBody};
 
 use crate::admin::ACTOR_HEADER;
 use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, Problem, Readiness};
@@ -26,7 +28,16 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(args: &AdminArgs) -> Self {
-        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build();
+        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT));
+        let token = args.token.as_ref().map(|token| format!("Bearer {token}"));
+        let config = config
+            .middleware(move |mut request: Request<SendBody<'_>>, next: MiddlewareNext<'_>| {
+                if let Some(Ok(token)) = token.as_deref().map(HeaderValue::from_str) {
+                    request.headers_mut().insert(AUTHORIZATION, token);
+                }
+                next.handle(request)
+            })
+            .build();
         Self { agent: config.into(), base: args.admin.trim_end_matches('/').to_owned(), json: args.json }
     }
 

@@ -28,6 +28,10 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
             check::tell(&problems)?;
             bail!("{}", StartError::Flags(problems));
         }
+        Err(StartError::Tokens(problems)) => {
+            check::tell(&problems)?;
+            bail!("{}", StartError::Tokens(problems));
+        }
         served => Ok(served?),
     }
 }

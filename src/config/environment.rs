@@ -10,7 +10,7 @@ const PREFIX: &str = "TIDEGATE_";
 /// Between the parts of a key; one underscore may be part of a key.
 const SEPARATOR: &str = "__";
 
-/// The top-level tables. A variable for a whole one of them holds no [`SEPARATOR`].
+/// The top-level tables, but for `admin`: `TIDEGATE_ADMIN` is the command line's. A variable for a whole one of them holds no [`SEPARATOR`].
 const TABLES: [&str; 7] = ["listen", "identity", "flags", "store", "backends", "database", "routes"];
 
 /// A variable of the environment.

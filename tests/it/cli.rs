@@ -168,7 +168,7 @@ async fn help_teaches() {
     let mut help = stdout(&site.run(&["--help"]).await);
     for command in [
         "serve", "backend", "check", "schema", "explain", "status", "set", "pause", "resume", "promote", "rollback",
-        "history", "simulate",
+        "history", "token", "simulate",
     ] {
         help.push_str(&format!("\n--- {command}\n{}", stdout(&site.run(&[command, "--help"]).await)));
     }

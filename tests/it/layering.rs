@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and the modules it may name, top floor first. A new edge belongs in a commit of its own.
-const FLOOR_PLAN: [(&str, &[&str]); 21] = [
+const FLOOR_PLAN: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     (
         "cli",
         &[
+            "access",
             "admin",
             "api",
             "backend",
@@ -23,6 +24,7 @@ const FLOOR_PLAN: [(&str, &[&str]); 21] = [
             "server",
             "simulation",
             "telemetry",
+            "token_file",
         ],
     ),
     (
@@ -41,15 +43,31 @@ const FLOOR_PLAN: [(&str, &[&str]); 21] = [
             "rollout",
             "store",
             "telemetry",
+            "token_file",
         ],
     ),
-    ("config", &["backend", "diagnostic", "document", "downstream", "flag", "flag_file", "proxy", "store"]),
-    ("admin", &["api", "clock", "flag", "outcome", "recorder", "rollout", "store", "telemetry"]),
+    (
+        "config",
+        &[
+            "access",
+            "backend",
+            "diagnostic",
+            "document",
+            "downstream",
+            "flag",
+            "flag_file",
+            "proxy",
+            "store",
+            "token_file",
+        ],
+    ),
+    ("admin", &["access", "api", "clock", "flag", "outcome", "recorder", "rollout", "store", "telemetry"]),
     ("rollout", &["api", "clock", "diagnostic", "flag", "flag_file", "judge", "recorder", "store", "telemetry"]),
     ("proxy", &["api", "clock", "downstream", "flag", "outcome", "recorder"]),
     ("downstream", &["api", "clock"]),
     ("flag_file", &["diagnostic", "document", "flag", "judge"]),
     ("store", &["api", "flag"]),
+    ("token_file", &["access", "diagnostic", "document"]),
     ("document", &["diagnostic"]),
     ("recorder", &["flag", "flag_store", "outcome"]),
     ("flag_store", &["flag"]),
@@ -58,6 +76,7 @@ const FLOOR_PLAN: [(&str, &[&str]); 21] = [
     ("telemetry", &[]),
     ("clock", &[]),
     ("simulation", &["judge"]),
+    ("access", &[]),
     ("flag", &[]),
     ("judge", &[]),
     ("outcome", &[]),

@@ -17,4 +17,5 @@ mod schema;
 mod simulate;
 mod stop;
 mod store;
+mod tokens;
 mod upstream;
