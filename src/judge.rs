@@ -4,7 +4,9 @@
 //! tested without a gateway. `docs/judge.md` derives what it computes.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod assurance;
 mod baseline;
+mod interval;
 mod limit;
 mod mixture;
 mod numbers;
@@ -18,7 +20,9 @@ mod trial;
 
 use std::fmt;
 
+pub use assurance::{AssuranceState, BETTER};
 pub use baseline::Memory;
+pub use interval::{Interval, difference_interval, rate_interval};
 pub use limit::LimitState;
 pub use mixture::{ALTERNATIVES, Stake};
 pub use report::{LimitReport, Outlook, Report, StreamReport};

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use crate::judge::assurance::{AssuranceState, BETTER};
 use crate::judge::mixture::{ALTERNATIVES, Stake};
 use crate::judge::{Counts, Gathering, LimitState, Memory, Stream, StreamState, TrialState};
 
 /// The first number of each row: another layout is not read.
-const LAYOUT: f64 = 1.0;
+const LAYOUT: f64 = 2.0;
 
 /// The streams, each with the number that stands for it.
 const STREAMS: [(Stream, f64); 4] =
@@ -19,7 +20,7 @@ impl TrialState {
         let mut row = vec![LAYOUT, self.at.as_secs_f64(), self.streams.len() as f64];
         for (stream, state) in &self.streams {
             row.extend(STREAMS.iter().filter(|(known, _)| known == stream).map(|(_, number)| number));
-            let StreamState { slow, fast, stakes, gathering, stable, canary, recent_share } = state;
+            let StreamState { slow, fast, stakes, gathering, stable, canary, recent_share, assurance } = state;
             row.extend([slow.requests, slow.failures, fast.requests, fast.failures]);
             row.extend(stakes.iter().flat_map(|stake| [stake.log_wealth, stake.spent]));
             row.push(gathering.len() as f64);
@@ -29,6 +30,7 @@ impl TrialState {
             }
             row.extend([*stable, *canary].into_iter().flat_map(counts));
             row.push(*recent_share);
+            row.extend(assurance);
         }
         if let Some(LimitState { stakes, canary }) = &self.limit {
             row.extend(stakes.iter().flat_map(|stake| [stake.log_wealth, stake.spent]));
@@ -55,7 +57,9 @@ impl TrialState {
                 gathering.push(Gathering { share, since, stable: row.counts()?, canary: row.counts()? });
             }
             let (stable, canary, recent_share) = (row.counts()?, row.counts()?, row.number()?);
-            streams.push((stream, StreamState { slow, fast, stakes, gathering, stable, canary, recent_share }));
+            let assurance = row.assurance()?;
+            let state = StreamState { slow, fast, stakes, gathering, stable, canary, recent_share, assurance };
+            streams.push((stream, state));
         }
         let limit =
             if row.rest.is_empty() { None } else { Some(LimitState { stakes: row.stakes()?, canary: row.counts()? }) };
@@ -98,6 +102,14 @@ impl Row<'_> {
 
     fn memory(&mut self) -> Option<Memory> {
         Some(Memory { requests: self.number()?, failures: self.number()? })
+    }
+
+    fn assurance(&mut self) -> Option<AssuranceState> {
+        let mut state = [0.0; BETTER];
+        for log_wealth in &mut state {
+            *log_wealth = self.number()?;
+        }
+        Some(state)
     }
 
     fn stakes(&mut self) -> Option<[Stake; ALTERNATIVES]> {
@@ -152,7 +164,7 @@ mod tests {
     #[test]
     fn what_is_no_state_is_not_read() {
         for row in
-            [&[][..], &[2.0, 0.0, 0.0], &[1.0, -1.0, 0.0], &[1.0, 0.0, 1.0], &[1.0, 0.0, 0.5], &[1.0, f64::NAN, 0.0]]
+            [&[][..], &[1.0, 0.0, 0.0], &[2.0, -1.0, 0.0], &[2.0, 0.0, 1.0], &[2.0, 0.0, 0.5], &[2.0, f64::NAN, 0.0]]
         {
             assert_eq!(TrialState::from_numbers(row), None, "{row:?}");
         }

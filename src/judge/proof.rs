@@ -74,6 +74,49 @@ fn no_bet_is_worth_more_than_its_stake_while_the_canary_is_as_good_as_allowed() 
 }
 
 #[test]
+fn no_bet_for_a_canary_is_worth_more_than_its_stake_while_it_is_worse_by_what_matters() {
+    let mut worst: f64 = 0.0;
+    for (points, factor) in [(0.0, 1.8), (0.0036, 2.25), (0.09, 1.8), (0.3, 1.0)] {
+        let margin = Tolerance::new(points, factor).unwrap();
+        for p0 in [1e-6, 0.001, 0.03, 0.2] {
+            for part in [0.03, 0.3, 0.55, 0.75] {
+                let p1 = part * margin.allowed(p0);
+                for stable in [0.0, 1e-5, 0.001, 0.02, 0.1, 0.3] {
+                    let least = margin.allowed(stable);
+                    for canary in [least, f64::midpoint(least, 1.0), 1.0] {
+                        for (n_s, n_c) in [(1, 1), (1, 7), (5, 2), (9, 1), (9, 9)] {
+                            worst = worst.max(mean_factor(margin, (p0, p1), (stable, canary), (n_s, n_c)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(worst <= 1.0 + 1e-9, "a bet returns {worst} of its stake");
+    assert!(worst > 0.999, "the bound is not sharp: {worst}");
+}
+
+#[test]
+fn a_good_canary_is_soon_shown_not_to_be_much_worse_and_a_bad_one_never() {
+    let after = |failing: u64, ticks: u32| {
+        let mut trial = Trial::new(&settings(Tolerance::default(), None));
+        assert!(trial.assurance().is_some_and(|(value, limit)| value.abs() < 1e-12 && limit > 2.9));
+        for tick in 0..ticks {
+            let canary = counts(50, failing);
+            let sample = Sample { stream: Stream::Errors, share: 0.1, stable: counts(450, 0), canary };
+            trial.observe(TICK * tick, &[sample]);
+        }
+        trial
+    };
+    let mut good = after(0, 40);
+    assert!(good.is_assured(), "2,000 requests without a failure: {:?}", good.assurance());
+    assert!(!after(0, 4).is_assured(), "200 are too few");
+    good.ask_for_assurance();
+    assert!(!good.is_assured(), "each step asks anew");
+    assert!(after(1, 400).assurance().unwrap().0 < 0.0);
+}
+
+#[test]
 fn no_bet_against_the_absolute_limit_is_worth_more_than_its_stake_below_it() {
     for limit in [1e-6, 0.01, 0.05, 0.5, 0.9] {
         for p1 in alternatives(limit) {

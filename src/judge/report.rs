@@ -70,6 +70,8 @@ pub struct Report {
     pub streams: Vec<StreamReport>,
     /// The absolute limit, if there is one.
     pub limit: Option<LimitReport>,
+    /// Whether the canary has been shown not to be much worse: see [`Trial::is_assured`].
+    pub assured: bool,
 }
 
 impl Report {
@@ -99,7 +101,7 @@ pub(crate) fn report(trial: &Trial, tests: &[Weighed], limited: Option<Counts>) 
             canary_requests => Outlook::Inconclusive { canary_requests },
         }
     };
-    Report { outlook, log_evidence, log_limit, streams, limit }
+    Report { outlook, log_evidence, log_limit, streams, limit, assured: trial.is_assured() }
 }
 
 /// The stream that adds most to the evidence.

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use crate::judge::Counts;
+use crate::judge::assurance::{Assurance, AssuranceState, BETTER};
 use crate::judge::baseline::{Baseline, Memory};
 use crate::judge::mixture::{ALTERNATIVES, HIGHEST_ALLOWED, Mixture, Stake, alternatives};
 use crate::judge::tolerance::Tolerance;
@@ -62,6 +63,8 @@ pub struct StreamState {
     pub canary: Counts,
     /// The canary's share of the requests lately, 0 to 1; 0 before the first block.
     pub recent_share: f64,
+    /// The evidence for the canary.
+    pub assurance: AssuranceState,
 }
 
 /// How many requests [`StreamState::recent_share`] reaches back.
@@ -77,6 +80,7 @@ pub(crate) struct StreamTest {
     stable: Counts,
     canary: Counts,
     recent_share: f64,
+    assurance: Assurance,
 }
 
 impl StreamTest {
@@ -86,14 +90,16 @@ impl StreamTest {
         let (stable, canary) = (Counts::default(), Counts::default());
         let stakes = [Stake::START; ALTERNATIVES];
         let gathering = Vec::new();
-        Self::resume(tolerance, StreamState { slow, fast, stakes, gathering, stable, canary, recent_share: 0.0 })
+        let (recent_share, assurance) = (0.0, [0.0; BETTER]);
+        Self::resume(tolerance, StreamState { slow, fast, stakes, gathering, stable, canary, recent_share, assurance })
     }
 
     /// The test that was in this state.
     pub(crate) fn resume(tolerance: Tolerance, state: StreamState) -> Self {
-        let StreamState { slow, fast, stakes, gathering, stable, canary, recent_share } = state;
+        let StreamState { slow, fast, stakes, gathering, stable, canary, recent_share, assurance } = state;
         let (baseline, mixture) = (Baseline { slow, fast }, Mixture::new(stakes));
-        Self { tolerance, baseline, mixture, gathering, stable, canary, recent_share }
+        let assurance = Assurance::new(tolerance, assurance);
+        Self { tolerance, baseline, mixture, gathering, stable, canary, recent_share, assurance }
     }
 
     pub(crate) fn state(&self) -> StreamState {
@@ -105,11 +111,22 @@ impl StreamTest {
             stable: self.stable,
             canary: self.canary,
             recent_share: self.recent_share,
+            assurance: self.assurance.state(),
         }
     }
 
     pub(crate) fn log_evidence(&self) -> f64 {
         self.mixture.log_evidence()
+    }
+
+    /// ln of the evidence for the canary: that it is not worse by the smallest regression that matters.
+    pub(crate) fn log_assurance(&self) -> f64 {
+        self.assurance.log_evidence()
+    }
+
+    /// Asks for that evidence anew. The evidence against the canary stays.
+    pub(crate) fn ask_for_assurance(&mut self) {
+        self.assurance.begin_anew();
     }
 
     pub(crate) fn tolerance(&self) -> Tolerance {
@@ -201,6 +218,7 @@ impl StreamTest {
                 log_factor(tolerance, p0, p1, stable, canary)
             });
         }
+        self.assurance.bet(p0, stable, canary);
         self.baseline.learn(stable);
         self.stable = self.stable.plus(stable);
         self.canary = self.canary.plus(canary);

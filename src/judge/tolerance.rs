@@ -35,23 +35,30 @@ impl Tolerance {
         self.points + self.factor * rate
     }
 
-    /// Stable's rate in the allowed world that is nearest to a regression from `p0` to `p1`, when a `share` of the
-    /// requests is the canary's.
+    /// What is allowed `times` over.
+    pub(crate) fn times(self, times: f64) -> Self {
+        Self { points: self.points * times, factor: self.factor * times }
+    }
+
+    /// Stable's rate on the boundary of what is allowed, where that is nearest to the rates `p0` and `p1`, when a `share` of
+    /// the requests is the canary's.
     ///
     /// It is the q that solves `share factor (g - p1) / (g (1 - g)) + (1 - share) (q - p0) / (q (1 - q)) = 0` with
     /// `g = points + factor q`: the reverse information projection of Turner, Ly and Grünwald, "Generic E-variables for
     /// exact sequential k-sample tests that allow for optional stopping". Multiplied out it is a cubic with one root between
     /// `p0` and `(p1 - points) / factor`, found by Newton's steps, and by halving where those leave the bracket.
     ///
-    /// `0 < p0`, `allowed(p0) < p1 < 1` and `0 < share < 1` must hold.
+    /// `0 < p0 < 1`, `0 < p1 < 1` and `0 < share < 1` must hold. For a regression, `p1` is above what is allowed at `p0`; for a
+    /// canary that is to be shown better than the boundary, below.
     pub(crate) fn nearest(self, share: f64, p0: f64, p1: f64) -> f64 {
         let Self { points, factor } = self;
         if points <= 0.0 && factor <= 1.0 {
             return share * p1 + (1.0 - share) * p0;
         }
         let (canary, stable) = (share * factor, 1.0 - share);
-        let (mut low, mut high) = (p0, (p1 - points) / factor);
-        let mut q = p0 + share * (high - p0);
+        let other = ((p1 - points) / factor).max(0.0);
+        let (mut low, mut high) = (p0.min(other), p0.max(other));
+        let mut q = p0 + share * (other - p0);
         for _ in 0..MAX_STEPS {
             let g = points + factor * q;
             let (stable_spread, canary_spread) = (q * (1.0 - q), g * (1.0 - g));

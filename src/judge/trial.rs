@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::judge::assurance::DOUBT;
 use crate::judge::limit::{LimitState, LimitTest};
 use crate::judge::numeric::log_add;
 use crate::judge::report::{Report, report};
@@ -206,6 +207,29 @@ impl Trial {
     pub fn log_surplus(&self) -> f64 {
         let comparison = self.log_evidence() - self.log_limit();
         self.absolute().map_or(comparison, |(value, limit)| comparison.max(value - limit))
+    }
+
+    /// ln of the evidence that the canary does not fail more than stable by the smallest regression that matters (1.8 times
+    /// what is allowed), gathered since [`Trial::ask_for_assurance`], and what it must reach to be sure of that: `ln 20`, so
+    /// that a canary that is that much worse passes with a probability of at most 5 %, however often one looks.
+    ///
+    /// Nothing without a comparison of failures with stable's.
+    #[must_use]
+    pub fn assurance(&self) -> Option<(f64, f64)> {
+        let errors = self.tests.iter().find(|weighed| weighed.stream == Stream::Errors)?;
+        Some((errors.test.log_assurance(), -DOUBT.ln()))
+    }
+
+    /// Whether that evidence is enough to give the canary more traffic.
+    #[must_use]
+    pub fn is_assured(&self) -> bool {
+        self.assurance().is_some_and(|(value, limit)| value >= limit)
+    }
+
+    /// Begins to gather that evidence anew, as for another step of a ramp: that the canary was good at 1 % does not show
+    /// that it is at 50 %. The evidence against it stays.
+    pub fn ask_for_assurance(&mut self) {
+        self.tests.iter_mut().for_each(|weighed| weighed.test.ask_for_assurance());
     }
 
     /// Whether the evidence is enough for a rollback.

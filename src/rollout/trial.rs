@@ -56,8 +56,10 @@ impl OnTrial {
         Some(StoredTrial { flag: flag.clone(), basis: self.basis.clone(), numbers })
     }
 
-    /// Goes on with another generation of the same release. The evidence stays; what is counted starts from nothing.
+    /// Goes on with another generation of the same release. The evidence against the canary stays; what is counted, and
+    /// the evidence for it at this percentage, start from nothing.
     pub(crate) fn next_generation(&mut self) {
+        self.trial.ask_for_assurance();
         self.seen = Seen::default();
     }
 
