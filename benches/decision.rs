@@ -15,7 +15,7 @@ use tidegate::flag::{
     HashVersion, Moment, Percentage, Rollout, Rule, Rules, Test, TextTest, evaluate,
 };
 use tidegate::flag_store::FlagStore;
-use tidegate::outcome::{Failure, Outcome};
+use tidegate::outcome::{Failure, FailureClasses, Outcome};
 use tidegate::recorder::{Ending, Met, Party, RecordedFlag, RecordedFlagStore, Recorder, Unit};
 
 fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
@@ -33,7 +33,7 @@ fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
         rules: Rules::default(),
     });
     let rollout = Rollout::begin(&flag, Generation::FIRST);
-    let attached = recorder.open(&flag);
+    let attached = recorder.open(&flag, FailureClasses::default());
     let key = flag.key.clone();
     let entry = Arc::new(RecordedFlag { flag, rollout, attached });
     (FlagStore::new(FlagSet::from_iter([entry])), key)

@@ -67,7 +67,7 @@ pub struct Evidence {
     /// The check's name.
     pub check: String,
     /// The evidence against the canary: 1 at the start, and for a healthy canary above the limit with no more than the
-    /// guard's probability of a false rollback.
+    /// guard's probability of a false rollback. Of `harm_budget`, the failures that users met.
     pub value: f64,
     /// What it takes to roll back.
     pub limit: f64,

@@ -15,6 +15,7 @@ use crate::diagnostic::Diagnostic;
 use crate::flag::{BackendName, Flag, FlagKey, SetVersion};
 use crate::flag_file::users::UserLists;
 use crate::judge::Guard;
+use crate::outcome::FailureClasses;
 
 pub use crate::flag_file::watch::watch;
 
@@ -34,6 +35,8 @@ pub struct Definition {
     pub flag: Flag,
     /// When its canary is taken out.
     pub guard: Guard,
+    /// What a failure is.
+    pub failures: FailureClasses,
     /// The file.
     pub path: PathBuf,
     /// Where in the file what decides stands.

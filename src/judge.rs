@@ -28,10 +28,10 @@ pub use mixture::{ALTERNATIVES, Stake};
 pub use report::{LimitReport, Outlook, Report, StreamReport};
 pub use stream::{Gathering, MAX_STRATA, PATIENCE, StreamState};
 pub use tolerance::Tolerance;
-pub use trial::{Sample, Settings, Stream, StreamSettings, Trial, TrialState};
+pub use trial::{Absolute, Sample, Settings, Stream, StreamSettings, Trial, TrialState};
 
 /// A share of requests, 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
 pub struct Rate(f64);
 
 impl Rate {
@@ -76,6 +76,10 @@ pub struct Guard {
     pub max_error_rate: Rate,
     /// How much worse than stable it may be.
     pub tolerance: Tolerance,
+    /// After this many failures that users met it is taken out, whatever the statistics say.
+    pub harm_budget: Option<u64>,
+    /// Before this many requests to it no statistics take it out.
+    pub min_requests: u64,
     /// The probability, for each release, of rolling back a canary that keeps to both: above 0, below 1.
     pub false_rollback: Rate,
 }
@@ -84,7 +88,13 @@ impl Default for Guard {
     /// At most 5 % of failures, which is high enough for the ordinary failures of a service in use, and one release in a
     /// thousand rolled back wrongly, which is less than people make of it.
     fn default() -> Self {
-        Self { max_error_rate: Rate(0.05), tolerance: Tolerance::default(), false_rollback: Rate(0.001) }
+        Self {
+            max_error_rate: Rate(0.05),
+            tolerance: Tolerance::default(),
+            harm_budget: None,
+            min_requests: 0,
+            false_rollback: Rate(0.001),
+        }
     }
 }
 
@@ -123,6 +133,10 @@ impl Counts {
 pub enum Check {
     /// The canary's error rate against its absolute limit.
     MaxErrorRate,
+    /// The share of its answers that take longer than they ever may, against its limit.
+    MaxLatency,
+    /// The failures that users met, against how many they may.
+    HarmBudget,
     /// The canary against stable, in a stream of outcomes.
     WorseThanStable(Stream),
 }
@@ -133,6 +147,8 @@ impl Check {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MaxErrorRate => "max_error_rate",
+            Self::MaxLatency => "max_latency",
+            Self::HarmBudget => "harm_budget",
             Self::WorseThanStable(stream) => stream.as_str(),
         }
     }

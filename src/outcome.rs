@@ -1,8 +1,10 @@
 //! How one request to one arm ended, and what that counts as.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod classes;
 mod latency;
 
+pub use classes::{FailureClass, FailureClassError, FailureClasses};
 pub use latency::{LATENCY_BUCKETS, LatencyHistogram, latency_bucket, latency_bucket_limit_us};
 
 /// How one request ended, as far as its backend is to answer for it.
@@ -36,6 +38,8 @@ pub enum Excuse {
     ClientGone,
     /// The gateway itself refused or failed the request.
     Gateway,
+    /// It ended in a way that the guard does not take for a failure, and without an answer.
+    NotAFailure,
 }
 
 /// What went wrong on the way, from the gateway's point of view.
@@ -61,14 +65,16 @@ impl Outcome {
     }
 }
 
-/// What a request counts as: `status` is the one that the backend answered, if it did; `trouble` what cut it short.
+/// What a request counts as where `failures` are failures: `status` is the one that the backend answered, if it did;
+/// `trouble` what cut it short.
 ///
 /// A backend that answered 5xx has failed even if the client then hung up: its answer was there first.
 #[must_use]
-pub fn classify(status: Option<u16>, trouble: Option<Trouble>) -> Outcome {
+pub fn classify(failures: FailureClasses, status: Option<u16>, trouble: Option<Trouble>) -> Outcome {
     match (status, trouble) {
-        (Some(500..), _) => Outcome::Failure(Failure::Status),
-        (_, Some(Trouble::Backend(failure))) => Outcome::Failure(failure),
+        (Some(status), _) if failures.has_status(status) => Outcome::Failure(Failure::Status),
+        (_, Some(Trouble::Backend(failure))) if failures.has(failure) => Outcome::Failure(failure),
+        (_, Some(Trouble::Backend(_))) => Outcome::NotCounted(Excuse::NotAFailure),
         (_, Some(Trouble::Client)) => Outcome::NotCounted(Excuse::ClientGone),
         (_, Some(Trouble::Gateway)) | (None, None) => Outcome::NotCounted(Excuse::Gateway),
         (Some(_), None) => Outcome::Success,
@@ -110,7 +116,7 @@ mod tests {
 
     #[track_caller]
     fn check(status: Option<u16>, trouble: Option<Trouble>, outcome: Outcome) {
-        assert_eq!(classify(status, trouble), outcome);
+        assert_eq!(classify(FailureClasses::default(), status, trouble), outcome);
     }
 
     #[test]
@@ -127,5 +133,16 @@ mod tests {
         check(None, Some(Trouble::Backend(Failure::Connect)), Outcome::Failure(Failure::Connect));
         check(None, Some(Trouble::Gateway), Outcome::NotCounted(Excuse::Gateway));
         check(None, None, Outcome::NotCounted(Excuse::Gateway));
+    }
+
+    #[test]
+    fn what_a_failure_is_can_be_said() {
+        let failures = [FailureClass::Statuses(429, 429), FailureClass::Connect].into_iter().collect();
+        let ended = |status, trouble| classify(failures, status, trouble);
+        assert_eq!(ended(Some(429), None), Outcome::Failure(Failure::Status));
+        assert_eq!(ended(Some(500), None), Outcome::Success);
+        assert_eq!(ended(None, Some(Trouble::Backend(Failure::Connect))), Outcome::Failure(Failure::Connect));
+        let timeout = Some(Trouble::Backend(Failure::Timeout));
+        assert_eq!(ended(None, timeout), Outcome::NotCounted(Excuse::NotAFailure));
     }
 }

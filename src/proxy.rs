@@ -289,7 +289,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, _: &mut Session, error: Option<&Error>, context: &mut Context) {
-        let outcome = classify(context.upstream_status, error.map(|error| trouble(error, context.client_stalled)));
+        let failures = context.decision.as_ref().map(|decision| decision.entry.attached.failures()).unwrap_or_default();
+        let trouble = error.map(|error| trouble(error, context.client_stalled));
+        let outcome = classify(failures, context.upstream_status, trouble);
         context.settle(outcome, clock::now());
     }
 

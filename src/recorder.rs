@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::flag::{Arm, BackendName, Entry, Flag, FlagKey, FlagSet};
 use crate::flag_store::FlagStore;
-use crate::outcome::{LATENCY_BUCKETS, LatencyHistogram, Outcome, Tally, latency_bucket};
+use crate::outcome::{FailureClasses, LATENCY_BUCKETS, LatencyHistogram, Outcome, Tally, latency_bucket};
 use crate::recorder::samples::Samples;
 use crate::recorder::units::Units;
 
@@ -86,6 +86,7 @@ pub struct Ledger {
     units: Units,
     /// The canary's latest failures.
     samples: Samples,
+    failures: FailureClasses,
 }
 
 impl Ledger {
@@ -112,6 +113,12 @@ impl Ledger {
             self.samples.note(ending.request_id);
         }
         self.account(arm).charge(failed, failed && ending.met == Met::User, heard, ending.duration);
+    }
+
+    /// What a failure is in this generation.
+    #[must_use]
+    pub fn failures(&self) -> FailureClasses {
+        self.failures
     }
 
     /// The ids of the canary's latest failures, at most [`MAX_SAMPLES`], oldest first.
@@ -311,14 +318,15 @@ impl Recorder {
         Self { shards: processors.min(MAX_SHARDS), books: Mutex::default() }
     }
 
-    /// A new ledger for another generation of `flag`.
-    pub fn open(&self, flag: &Flag) -> Arc<Ledger> {
+    /// A new ledger for another generation of `flag`, in which `failures` are failures.
+    pub fn open(&self, flag: &Flag, failures: FailureClasses) -> Arc<Ledger> {
         let ledger = Arc::new(Ledger {
             flag: flag.key.clone(),
             stable: Account::new(&flag.stable, self.shards),
             canary: Account::new(&flag.canary, self.shards),
             units: Units::default(),
             samples: Samples::default(),
+            failures,
         });
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         books.close_abandoned();
@@ -396,7 +404,7 @@ mod tests {
         const EACH: u64 = 10_000;
         let recorder = Recorder::new();
         for _generation in 1..=3 {
-            let ledger = recorder.open(&flag());
+            let ledger = recorder.open(&flag(), FailureClasses::default());
             thread::scope(|scope| {
                 for _ in 0..THREADS {
                     scope.spawn(|| {

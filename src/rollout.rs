@@ -159,9 +159,13 @@ impl Rollouts {
             announce(&record);
             book.unsaved.push_back(record);
         }
-        // The same generation goes on in the same ledger: what else the file says changes nothing about the outcomes.
-        let same_generation = entry.filter(|entry| entry.rollout.generation == rollout.generation);
-        let attached = same_generation.map_or_else(|| self.recorder.open(&flag), |entry| Arc::clone(&entry.attached));
+        // The same generation goes on in the same ledger, unless other outcomes are failures now: what else the file says
+        // changes nothing about them.
+        let failures = definition.failures;
+        let same_generation = entry
+            .filter(|entry| entry.rollout.generation == rollout.generation && entry.attached.failures() == failures);
+        let attached =
+            same_generation.map_or_else(|| self.recorder.open(&flag, failures), |entry| Arc::clone(&entry.attached));
         let kept = book.kept_trials.remove(&flag.key);
         let live = match live.filter(|live| basis(&live.definition) == basis(&definition)) {
             Some(live) => {
@@ -294,7 +298,7 @@ impl Rollouts {
         live.next_generation(before, rollback.clone());
         self.flags.update(|set| {
             let flag = Arc::clone(&before.flag);
-            let attached = self.recorder.open(&flag);
+            let attached = self.recorder.open(&flag, live.definition.failures);
             (Some(set.with(RecordedFlag { flag, rollout: rollout.clone(), attached })), ())
         });
         announce(record);

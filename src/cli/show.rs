@@ -65,6 +65,10 @@ fn flag_text(flag: &FlagStatus) -> String {
     text.push_str(&table(&rows, 3));
     for evidence in &flag.evidence {
         let Evidence { check, value, limit, requests, failures, verdict, canary_requests_to_go } = evidence;
+        if check == "harm_budget" {
+            let _ = write!(text, "\n  {check}: {verdict}, {failures} of the {limit} failures that users may meet");
+            continue;
+        }
         let _ = write!(
             text,
             "\n  {check}: {verdict}, evidence {} of the {limit:.0} that roll back, on {failures} failures in {requests} requests",

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use crate::diagnostic::{Diagnostic, Place};
-use crate::document::{Document, Placed, Problems, Section, Value, boolean, number, parsed, string, strings};
+use crate::document::{
+    Document, Placed, Problems, Section, Value, boolean, integer, number, one_or_more, parsed, string, strings,
+};
 use crate::flag::{
     BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
     SetVersion,
@@ -12,6 +14,7 @@ use crate::flag_file::rules::{Drawing, rules};
 use crate::flag_file::users::UserLists;
 use crate::flag_file::{Definition, Expectations, Lines};
 use crate::judge::{Guard, Rate, Tolerance};
+use crate::outcome::{FailureClass, FailureClasses};
 
 pub(crate) fn parse(
     path: &Path,
@@ -63,7 +66,7 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations, lists: &mut
         (lines.users, lines.users_file) = (line(&section, "users"), line(&section, "users_file"));
         beta(path, section, lists)
     });
-    let guard = file.section("guard").map_or_else(Guard::default, guard);
+    let (guard, failures) = file.section("guard").map_or_else(Default::default, guard);
     let salt = salt.map(|salt| salt.value).or_else(|| key.as_ref().map(FlagKey::to_string)).unwrap_or_default();
     let rules = rules(&mut file, Drawing { hash, salt: &salt });
     for later in ["ramp", "shadow"] {
@@ -84,7 +87,7 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations, lists: &mut
         beta: beta.unwrap_or_default(),
         rules,
     };
-    Some(Definition { flag, guard, path: path.to_owned(), lines, version: SetVersion::EMPTY })
+    Some(Definition { flag, guard, failures, path: path.to_owned(), lines, version: SetVersion::EMPTY })
 }
 
 fn key_of(path: &Path, file: &Section<'_>) -> Option<FlagKey> {
@@ -136,16 +139,30 @@ fn beta(path: &Path, mut section: Section<'_>, lists: &mut UserLists) -> Option<
     Some(BetaList::new(keys, file))
 }
 
-fn guard(mut section: Section<'_>) -> Guard {
+fn guard(mut section: Section<'_>) -> (Guard, FailureClasses) {
     let defaults = Guard::default();
-    let max_error_rate = section.or("max_error_rate", rate, defaults.max_error_rate);
-    let false_rollback = section.or("false_rollback", probability, defaults.false_rollback);
-    let tolerance = section.section("tolerance").and_then(tolerance).unwrap_or(defaults.tolerance);
-    for key in ["max_latency", "latency_tolerance", "failure", "harm_budget", "min_requests"] {
+    let guard = Guard {
+        max_error_rate: section.or("max_error_rate", rate, defaults.max_error_rate),
+        false_rollback: section.or("false_rollback", probability, defaults.false_rollback),
+        harm_budget: section.optional("harm_budget", harm_budget).map(|placed| placed.value),
+        min_requests: section.or("min_requests", min_requests, defaults.min_requests),
+        tolerance: section.section("tolerance").and_then(tolerance).unwrap_or(defaults.tolerance),
+    };
+    let failures = failures(&mut section);
+    for key in ["max_latency", "latency_tolerance"] {
         section.not_supported_yet(key);
     }
     section.finish();
-    Guard { max_error_rate, tolerance, false_rollback }
+    (guard, failures)
+}
+
+fn failures(section: &mut Section<'_>) -> FailureClasses {
+    let Some(named) = section.optional("failure", one_or_more) else { return FailureClasses::default() };
+    let classes = named.value.iter().filter_map(|Placed { value, place }| {
+        let class = value.parse::<FailureClass>();
+        class.map_err(|error| section.problems().report(place, format!("`guard.failure`: \"{value}\" is {error}"))).ok()
+    });
+    classes.collect()
 }
 
 fn tolerance(mut section: Section<'_>) -> Option<Tolerance> {
@@ -166,6 +183,17 @@ fn rate(value: &Value) -> Result<Rate, String> {
     percent
         .and_then(Rate::from_percent)
         .ok_or_else(|| format!("\"{text}\" is no rate; write a percentage from 0 to 100 like \"5%\""))
+}
+
+fn harm_budget(value: &Value) -> Result<u64, String> {
+    let failures = integer::<u64>(value)?;
+    (failures > 0)
+        .then_some(failures)
+        .ok_or_else(|| "a budget of 0 failures would never let the canary begin".to_owned())
+}
+
+fn min_requests(value: &Value) -> Result<u64, String> {
+    integer(value)
 }
 
 /// The probability of a mistake. With less than one in a trillion, nothing would ever be enough.
@@ -219,7 +247,7 @@ mod tests {
     fn every_problem_is_told_with_its_place() {
         check(
             "enabled = 1\nrelease = \"1\"\nstabel = \"sync\"\ncanary = \"asink\"\npercentage = 101\nhash = \"md5\"\n\
-             [guard]\nmax_error_rate = \"lots\"\nmax_latency = \"1s\"\n[beta]\nusers_file = \"../list\"\nuser = []\n",
+             [guard]\nmax_error_rate = \"lots\"\nharm_budget = 0\n[beta]\nusers_file = \"../list\"\nuser = []\n",
             &[
                 "flags/async-database.toml:1:11: `enabled`: wants true or false, not an integer",
                 "flags/async-database.toml:1:1: `stable` is missing; add `stable = \"sync\"`",
@@ -231,9 +259,32 @@ mod tests {
                  without a directory",
                 "flags/async-database.toml:8:18: `guard.max_error_rate`: \"lots\" is no rate; write a percentage from 0 \
                  to 100 like \"5%\"",
-                "flags/async-database.toml:9:1: `guard.max_latency` is not supported yet in this version; remove it",
+                "flags/async-database.toml:9:15: `guard.harm_budget`: a budget of 0 failures would never let the canary \
+                 begin",
                 "flags/async-database.toml:3:1: unknown key `stabel`; did you mean `stable`?",
             ],
+        );
+    }
+
+    #[test]
+    fn a_guard_says_what_is_worse() {
+        let text = format!(
+            "{WHOLE}[guard]\nharm_budget = 500\nmin_requests = 100\nfailure = [\"429\", \"502-504\", \"timeout\"]\n"
+        );
+        let Definition { guard, failures, .. } = parse_text(&text).unwrap();
+        assert_eq!((guard.harm_budget, guard.min_requests), (Some(500), 100));
+        assert!(failures.has_status(503) && failures.has_status(429) && !failures.has_status(500));
+        check(
+            &format!("{WHOLE}[guard]\nmin_requests = -1\nfailure = [\"5xx\", \"200\"]\n"),
+            &[
+                "flags/async-database.toml:6:16: `guard.min_requests`: -1 is out of range",
+                "flags/async-database.toml:7:19: `guard.failure`: \"200\" is no kind of failure; there are \"5xx\", \"4xx\", \
+                 statuses like \"429\" or \"502-504\", \"connect\" and \"timeout\"",
+            ],
+        );
+        check(
+            &format!("{WHOLE}[guard]\nfailure = []\n"),
+            &["flags/async-database.toml:6:11: `guard.failure`: wants at least one string"],
         );
     }
 

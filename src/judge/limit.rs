@@ -47,6 +47,11 @@ impl LimitTest {
         self.mixture.log_evidence()
     }
 
+    /// The limit, a share.
+    pub(crate) fn limit(&self) -> f64 {
+        self.limit
+    }
+
     pub(crate) fn canary(&self) -> Counts {
         self.canary
     }

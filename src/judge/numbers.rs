@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::judge::assurance::{AssuranceState, BETTER};
 use crate::judge::mixture::{ALTERNATIVES, Stake};
-use crate::judge::{Counts, Gathering, LimitState, Memory, Stream, StreamState, TrialState};
+use crate::judge::{Absolute, Counts, Gathering, LimitState, Memory, Stream, StreamState, TrialState};
 
 /// The first number of each row: another layout is not read.
 const LAYOUT: f64 = 2.0;
@@ -12,6 +12,9 @@ const LAYOUT: f64 = 2.0;
 /// The streams, each with the number that stands for it.
 const STREAMS: [(Stream, f64); 4] =
     [(Stream::Errors, 0.0), (Stream::LatencyP50, 1.0), (Stream::LatencyP90, 2.0), (Stream::LatencyP99, 3.0)];
+
+/// The same for the absolute limits.
+const LIMITS: [(Absolute, f64); 2] = [(Absolute::Errors, 0.0), (Absolute::Latency, 1.0)];
 
 impl TrialState {
     /// The state as numbers.
@@ -32,10 +35,13 @@ impl TrialState {
             row.push(*recent_share);
             row.extend(assurance);
         }
-        if let Some(LimitState { stakes, canary }) = &self.limit {
+        row.push(self.limits.len() as f64);
+        for (of, LimitState { stakes, canary }) in &self.limits {
+            row.extend(LIMITS.iter().filter(|(known, _)| known == of).map(|(_, number)| number));
             row.extend(stakes.iter().flat_map(|stake| [stake.log_wealth, stake.spent]));
             row.extend(counts(*canary));
         }
+        row.extend([self.requests as f64, self.harm as f64]);
         row
     }
 
@@ -47,8 +53,7 @@ impl TrialState {
         let at = row.duration()?;
         let mut streams = Vec::new();
         for _ in 0..row.whole()? {
-            let number = row.number()?;
-            let (stream, _) = STREAMS.into_iter().find(|(_, known)| known.to_bits() == number.to_bits())?;
+            let stream = row.one_of(STREAMS)?;
             let (slow, fast) = (row.memory()?, row.memory()?);
             let stakes = row.stakes()?;
             let mut gathering = Vec::new();
@@ -61,9 +66,13 @@ impl TrialState {
             let state = StreamState { slow, fast, stakes, gathering, stable, canary, recent_share, assurance };
             streams.push((stream, state));
         }
-        let limit =
-            if row.rest.is_empty() { None } else { Some(LimitState { stakes: row.stakes()?, canary: row.counts()? }) };
-        row.rest.is_empty().then_some(Self { at, streams, limit })
+        let mut limits = Vec::new();
+        for _ in 0..row.whole()? {
+            let of = row.one_of(LIMITS)?;
+            limits.push((of, LimitState { stakes: row.stakes()?, canary: row.counts()? }));
+        }
+        let (requests, harm) = (row.whole()?, row.whole()?);
+        row.rest.is_empty().then_some(Self { at, streams, limits, requests, harm })
     }
 }
 
@@ -90,6 +99,12 @@ impl Row<'_> {
         let number = self.number().filter(|number| *number >= 0.0 && number.fract().to_bits() == 0)?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and not negative")]
         Some(number as u64)
+    }
+
+    /// What the next number stands for.
+    fn one_of<T, const N: usize>(&mut self, known: [(T, f64); N]) -> Option<T> {
+        let number = self.number()?;
+        known.into_iter().find(|(_, known)| known.to_bits() == number.to_bits()).map(|(found, _)| found)
     }
 
     fn duration(&mut self) -> Option<Duration> {
@@ -126,7 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::judge::{Guard, Sample, Settings, StreamSettings, Tolerance, Trial};
+    use crate::judge::{Guard, Rate, Sample, Settings, StreamSettings, Tolerance, Trial};
 
     fn settings() -> Settings {
         let guard = Guard::default();
@@ -135,6 +150,8 @@ mod tests {
             false_rollback: guard.false_rollback,
             streams: vec![stream(Stream::Errors), stream(Stream::LatencyP99)],
             max_error_rate: Some(guard.max_error_rate),
+            max_slow_rate: Rate::from_percent(1.0),
+            ..Settings::default()
         }
     }
 
@@ -150,7 +167,8 @@ mod tests {
                     canary: Counts { requests: canary, failures: canary_failures.min(canary) },
                 };
                 trial.observe(Duration::from_millis(100 * tick as u64), &[sample]);
-                trial.observe_canary(sample.canary);
+                trial.observe_canary(Absolute::Errors, sample.canary);
+                trial.observe_traffic(sample.canary.requests, sample.canary.failures);
             }
             let row = trial.state().to_numbers();
             let state = TrialState::from_numbers(&row);

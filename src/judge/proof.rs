@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use crate::judge::mixture::{HIGHEST_ALLOWED, alternatives};
 use crate::judge::stream::{likelihood_ratio, log_factor};
-use crate::judge::{Counts, MAX_STRATA, Outlook, Rate, Sample, Settings, Stream, StreamSettings, Tolerance, Trial};
+use crate::judge::{
+    Absolute, Counts, MAX_STRATA, Outlook, Rate, Sample, Settings, Stream, StreamSettings, Tolerance, Trial,
+};
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -20,6 +22,7 @@ fn settings(tolerance: Tolerance, max_error_rate: Option<f64>) -> Settings {
         false_rollback: Rate::from_share(0.001).unwrap(),
         streams: vec![of(Stream::Errors, tolerance), of(Stream::LatencyP99, Tolerance::STRICT)],
         max_error_rate: max_error_rate.and_then(Rate::from_share),
+        ..Settings::default()
     }
 }
 
@@ -143,7 +146,7 @@ fn evidence_starts_at_one_and_without_canary_traffic_stays_there() {
         let sample =
             Sample { stream: Stream::Errors, share: 0.1, stable: counts(50, failures), canary: Counts::default() };
         trial.observe(TICK * tick, &[sample]);
-        trial.observe_canary(Counts::default());
+        trial.observe_canary(Absolute::Errors, Counts::default());
     }
     assert!(trial.log_evidence().abs() < 1e-12 && !trial.is_worse());
     assert_eq!(trial.report().outlook, Outlook::Inconclusive { canary_requests: None });
@@ -201,11 +204,11 @@ fn a_verdict_says_what_it_rests_on() {
 
     let mut limited = errors_only(Some(0.05));
     for _ in 0..100 {
-        limited.observe_canary(counts(20, 1));
+        limited.observe_canary(Absolute::Errors, counts(20, 1));
     }
     assert!(!limited.is_worse());
     for _ in 0..60 {
-        limited.observe_canary(counts(20, 4));
+        limited.observe_canary(Absolute::Errors, counts(20, 4));
     }
     let Outlook::Worse { cause } = limited.report().outlook else { panic!("{:?}", limited.report()) };
     assert_eq!(cause.as_str(), "max_error_rate");
@@ -228,7 +231,10 @@ fn tick() -> impl Strategy<Value = Vec<Sample>> {
 fn observe(trial: &mut Trial, from: u32, ticks: &[Vec<Sample>]) {
     for (at, samples) in (from..).zip(ticks) {
         trial.observe(TICK * at, samples);
-        trial.observe_canary(samples.iter().fold(Counts::default(), |sum, sample| sum.plus(sample.canary)));
+        trial.observe_canary(
+            Absolute::Errors,
+            samples.iter().fold(Counts::default(), |sum, sample| sum.plus(sample.canary)),
+        );
     }
 }
 
@@ -280,7 +286,7 @@ proptest! {
         for (at, ([n_s, x_s, n_c, x_c], shift)) in (0..).zip(blocks) {
             let (stable, canary) = (counts(n_s >> shift, x_s >> shift), counts(n_c >> shift, x_c >> shift));
             trial.observe(TICK * at, &[Sample { stream: Stream::Errors, share: 0.5, stable, canary }]);
-            trial.observe_canary(canary);
+            trial.observe_canary(Absolute::Errors, canary);
             prop_assert!(trial.log_evidence().is_finite() && trial.log_surplus().is_finite());
         }
     }

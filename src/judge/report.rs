@@ -1,10 +1,11 @@
 //! What a trial's evidence means, for people.
 
+use crate::judge::limit::LimitTest;
 use crate::judge::mixture::{HIGHEST_ALLOWED, SMALLEST_REGRESSION, price_of_not_knowing};
-use crate::judge::numeric::with_odds;
+use crate::judge::numeric::{divergence, with_odds};
 use crate::judge::stream::StreamTest;
 use crate::judge::trial::Weighed;
-use crate::judge::{Check, Counts, Rate, Stream, Trial};
+use crate::judge::{Absolute, Check, Counts, Rate, Stream, Trial};
 
 /// Where a trial stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,15 +47,22 @@ pub struct StreamReport {
     pub canary_requests: Option<u64>,
 }
 
-/// The absolute limit's part in a [`Report`].
+/// An absolute limit's part in a [`Report`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LimitReport {
+    /// Which limit.
+    pub of: Absolute,
+    /// The rate that the canary may not exceed.
+    pub limit: Rate,
     /// ln M of the canary against the limit.
     pub log_evidence: f64,
     /// What that must reach for a rollback.
     pub log_limit: f64,
     /// The canary's outcomes that it rests on.
     pub canary: Counts,
+    /// About how many more canary requests it takes until a rate of 1.8 times the limit's odds would be seen; 0 if it would
+    /// have been seen, nothing if the limit cannot be exceeded.
+    pub canary_requests: Option<u64>,
 }
 
 /// What the outcomes say, with what that rests on.
@@ -68,8 +76,16 @@ pub struct Report {
     pub log_limit: f64,
     /// Each stream.
     pub streams: Vec<StreamReport>,
-    /// The absolute limit, if there is one.
-    pub limit: Option<LimitReport>,
+    /// Each absolute limit.
+    pub limits: Vec<LimitReport>,
+    /// Requests to the canary.
+    pub requests: u64,
+    /// How many of them statistics wait for.
+    pub min_requests: u64,
+    /// Failures that users met.
+    pub harm: u64,
+    /// How many they may meet, if that is bounded.
+    pub harm_budget: Option<u64>,
     /// Whether the canary has been shown not to be much worse: see [`Trial::is_assured`].
     pub assured: bool,
 }
@@ -85,15 +101,17 @@ impl Report {
     }
 }
 
-pub(crate) fn report(trial: &Trial, tests: &[Weighed], limited: Option<Counts>) -> Report {
+pub(crate) fn report(trial: &Trial, tests: &[Weighed], limits: &[(Absolute, LimitTest)]) -> Report {
     let (log_evidence, log_limit) = (trial.log_evidence(), trial.log_limit());
     let streams: Vec<_> = tests.iter().map(|weighed| stream_report(weighed, log_limit)).collect();
-    let limit = trial.absolute().zip(limited);
-    let limit = limit.map(|((log_evidence, log_limit), canary)| LimitReport { log_evidence, log_limit, canary });
-    let outlook = if limit.is_some_and(|limit| limit.log_evidence >= limit.log_limit) {
-        Outlook::Worse { cause: Check::MaxErrorRate }
-    } else if let Some(cause) = leading(tests).filter(|_| log_evidence >= log_limit) {
-        Outlook::Worse { cause: Check::WorseThanStable(cause) }
+    let limits: Vec<_> = limits.iter().map(|(of, test)| limit_report(*of, test, trial.log_absolute_limit())).collect();
+    let exceeded = limits.iter().find(|limit| limit.log_evidence >= limit.log_limit);
+    let leading = leading(tests).filter(|_| log_evidence >= log_limit);
+    let by_statistics = exceeded.map(|limit| limit.of.check()).or(leading.map(Check::WorseThanStable));
+    let by_harm = trial.has_done_enough_harm().then_some(Check::HarmBudget);
+    let cause = by_statistics.filter(|_| trial.has_enough_requests()).or(by_harm);
+    let outlook = if let Some(cause) = cause {
+        Outlook::Worse { cause }
     } else {
         let needed = streams.iter().map(|stream| stream.canary_requests);
         match needed.reduce(|a, b| Some(a?.max(b?))).flatten() {
@@ -101,7 +119,23 @@ pub(crate) fn report(trial: &Trial, tests: &[Weighed], limited: Option<Counts>) 
             canary_requests => Outlook::Inconclusive { canary_requests },
         }
     };
-    Report { outlook, log_evidence, log_limit, streams, limit, assured: trial.is_assured() }
+    let ((requests, min_requests), (harm, harm_budget)) = (trial.requests(), trial.harm());
+    let assured = trial.is_assured();
+    Report { outlook, log_evidence, log_limit, streams, limits, requests, min_requests, harm, harm_budget, assured }
+}
+
+fn limit_report(of: Absolute, test: &LimitTest, log_limit: f64) -> LimitReport {
+    let limit = test.limit();
+    let gain = divergence(with_odds(limit, SMALLEST_REGRESSION), limit);
+    LimitReport {
+        of,
+        limit: Rate::clamped(limit),
+        log_evidence: test.log_evidence(),
+        log_limit,
+        canary: test.canary(),
+        canary_requests: (limit <= HIGHEST_ALLOWED)
+            .then(|| requests_to_see(test.log_evidence(), test.canary().requests, gain, log_limit)),
+    }
 }
 
 /// The stream that adds most to the evidence.
@@ -122,23 +156,22 @@ fn stream_report(weighed: &Weighed, log_limit: f64) -> StreamReport {
         canary,
         believed: Rate::clamped(believed),
         allowed: Rate::clamped(test.tolerance().allowed(believed)),
-        canary_requests: requests_to_see(test, log_limit - weight.ln()),
+        canary_requests: gain_of_smallest(test)
+            .map(|gain| requests_to_see(test.log_evidence(), canary.requests, gain, log_limit - weight.ln())),
     }
 }
 
-/// About how many more canary requests it takes until the smallest regression that matters would be seen.
+/// About how many more canary requests it takes until the smallest regression that matters would be seen, if each is
+/// worth `gain` nats and `seen` have been.
 ///
 /// One that had been there from the start takes `limit / I` requests, with Wald's approximation for the length of a
 /// sequential test and `I` the nats that a canary request is worth. Where the evidence already leans towards a regression,
 /// what is missing to the limit counts instead.
-fn requests_to_see(test: &StreamTest, limit: f64) -> Option<u64> {
-    let gain = gain_of_smallest(test)?;
-    let (_, canary) = test.counts();
-    let leaning = test.log_evidence();
-    let missing = if leaning > 0.0 {
-        (limit - leaning).max(0.0) / gain
+fn requests_to_see(log_evidence: f64, seen: u64, gain: f64, limit: f64) -> u64 {
+    let missing = if log_evidence > 0.0 {
+        (limit - log_evidence).max(0.0) / gain
     } else {
-        (limit + price_of_not_knowing()) / gain - canary.requests as f64
+        (limit + price_of_not_knowing()) / gain - seen as f64
     };
     #[expect(
         clippy::cast_possible_truncation,
@@ -146,7 +179,7 @@ fn requests_to_see(test: &StreamTest, limit: f64) -> Option<u64> {
         reason = "such a cast stops at the ends of a u64"
     )]
     let missing = missing.ceil().max(0.0) as u64;
-    Some(if leaning > 0.0 { missing.max(1) } else { missing })
+    if log_evidence > 0.0 { missing.max(1) } else { missing }
 }
 
 /// What a canary request is worth on average against the smallest regression that matters, in nats; nothing before any

@@ -1,4 +1,4 @@
-//! One release on trial: every stream of outcomes, the absolute limit, and the evidence of all of them together.
+//! One release on trial: every stream of outcomes, the absolute limits, and the evidence of all of them together.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::judge::limit::{LimitState, LimitTest};
 use crate::judge::numeric::log_add;
 use crate::judge::report::{Report, report};
 use crate::judge::stream::{StreamState, StreamTest};
-use crate::judge::{Counts, Rate, Tolerance};
+use crate::judge::{Check, Counts, Rate, Tolerance};
 
 /// A kind of outcome in which the canary is compared with stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,8 +47,31 @@ pub struct StreamSettings {
     pub history: Counts,
 }
 
+/// What of the canary is held against a rate that it may not exceed, whatever stable does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Absolute {
+    /// Failures.
+    Errors,
+    /// Answers that take longer than they ever may.
+    Latency,
+}
+
+impl Absolute {
+    /// Both, in the order in which they are stored and told.
+    pub const BOTH: [Self; 2] = [Self::Errors, Self::Latency];
+
+    /// The check that it is.
+    #[must_use]
+    pub fn check(self) -> Check {
+        match self {
+            Self::Errors => Check::MaxErrorRate,
+            Self::Latency => Check::MaxLatency,
+        }
+    }
+}
+
 /// What a trial judges by. It stays the same for as long as the trial lasts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settings {
     /// The probability of ever rolling back a canary that is healthy in every respect: alpha, above 0 and below 1.
     pub false_rollback: Rate,
@@ -56,12 +79,28 @@ pub struct Settings {
     pub streams: Vec<StreamSettings>,
     /// The rate of failures that the canary may not exceed, whatever stable does.
     pub max_error_rate: Option<Rate>,
+    /// The share of its answers that may take longer than they ever may, whatever stable does.
+    pub max_slow_rate: Option<Rate>,
+    /// After this many failures that users met the canary is taken out, whatever the statistics say.
+    pub harm_budget: Option<u64>,
+    /// Before this many requests to the canary no statistics take it out. The harm budget does.
+    pub min_requests: u64,
 }
 
-/// The share of alpha that the comparison with stable gets when there is an absolute limit as well. The shares sum to 1, so
-/// both together trip on a healthy canary with a probability of at most alpha (the union bound). The comparison gets more,
-/// since it is the one that catches regressions early; a quarter of alpha costs the limit `ln 4` nats, three quarters
-/// cost the comparison `ln 4/3`.
+impl Settings {
+    fn limit(&self, of: Absolute) -> Option<f64> {
+        let rate = match of {
+            Absolute::Errors => self.max_error_rate,
+            Absolute::Latency => self.max_slow_rate,
+        };
+        rate.map(Rate::as_share)
+    }
+}
+
+/// The share of alpha that the comparison with stable gets when there are absolute limits as well; these share the rest
+/// equally. The shares sum to 1, so all together trip on a healthy canary with a probability of at most alpha (the union
+/// bound). The comparison gets more, since it is the one that catches regressions early; a quarter of alpha costs the limit
+/// `ln 4` nats, three quarters cost the comparison `ln 4/3`.
 const SHARE_OF_COMPARISON: f64 = 0.75;
 
 /// New outcomes of one stream, of requests that were assigned by percentage under the same share.
@@ -85,8 +124,12 @@ pub struct TrialState {
     pub at: Duration,
     /// Each stream's memory.
     pub streams: Vec<(Stream, StreamState)>,
-    /// The absolute limit's memory.
-    pub limit: Option<LimitState>,
+    /// Each absolute limit's memory.
+    pub limits: Vec<(Absolute, LimitState)>,
+    /// Requests to the canary, all of them.
+    pub requests: u64,
+    /// Failures that its users met.
+    pub harm: u64,
 }
 
 /// One release on trial.
@@ -98,7 +141,11 @@ pub struct Trial {
     false_rollback: f64,
     at: Duration,
     tests: Vec<Weighed>,
-    limit: Option<LimitTest>,
+    limits: Vec<(Absolute, LimitTest)>,
+    requests: u64,
+    min_requests: u64,
+    harm: u64,
+    harm_budget: Option<u64>,
 }
 
 /// A stream's test and its weight in the evidence.
@@ -119,11 +166,16 @@ impl Trial {
             weight: weight(of.stream, &settings.streams),
             test: StreamTest::new(of.tolerance, of.history),
         });
+        let limits = Absolute::BOTH.into_iter().filter_map(|of| Some((of, LimitTest::new(settings.limit(of)?))));
         Self {
             false_rollback: settings.false_rollback.as_share(),
             at: Duration::ZERO,
             tests: tests.collect(),
-            limit: settings.max_error_rate.map(|limit| LimitTest::new(limit.as_share())),
+            limits: limits.collect(),
+            requests: 0,
+            min_requests: settings.min_requests,
+            harm: 0,
+            harm_budget: settings.harm_budget,
         }
     }
 
@@ -140,9 +192,12 @@ impl Trial {
                 weighed.test = StreamTest::resume(weighed.test.tolerance(), state);
             }
         }
-        if let (Some(limit), Some(state)) = (settings.max_error_rate, state.limit) {
-            trial.limit = Some(LimitTest::resume(limit.as_share(), state));
+        for (of, state) in state.limits {
+            if let Some((_, test)) = trial.limits.iter_mut().find(|(known, _)| *known == of) {
+                *test = LimitTest::resume(test.limit(), state);
+            }
         }
+        (trial.requests, trial.harm) = (state.requests, state.harm);
         trial
     }
 
@@ -152,7 +207,9 @@ impl Trial {
         TrialState {
             at: self.at,
             streams: self.tests.iter().map(|weighed| (weighed.stream, weighed.test.state())).collect(),
-            limit: self.limit.as_ref().map(LimitTest::state),
+            limits: self.limits.iter().map(|(of, test)| (*of, test.state())).collect(),
+            requests: self.requests,
+            harm: self.harm,
         }
     }
 
@@ -169,12 +226,18 @@ impl Trial {
         }
     }
 
-    /// Takes in new failures and successes of the canary for the absolute limit: of all its requests, however they came to
-    /// be the canary's.
-    pub fn observe_canary(&mut self, canary: Counts) {
-        if let Some(limit) = &mut self.limit {
-            limit.observe(canary);
+    /// Takes in new outcomes of the canary for an absolute limit: of all its requests, however they came to be the canary's.
+    pub fn observe_canary(&mut self, of: Absolute, canary: Counts) {
+        if let Some((_, test)) = self.limits.iter_mut().find(|(known, _)| *known == of) {
+            test.observe(canary);
         }
+    }
+
+    /// Takes in how many more requests the canary has had, whatever the tests hear of them, and how many of their failures
+    /// users met.
+    pub fn observe_traffic(&mut self, requests: u64, harm: u64) {
+        self.requests = self.requests.saturating_add(requests);
+        self.harm = self.harm.saturating_add(harm);
     }
 
     /// ln M of the comparison with stable: the weighted mean of the streams' evidence, which is evidence itself however the
@@ -190,23 +253,26 @@ impl Trial {
     /// What [`Trial::log_evidence`] must reach for a rollback: `ln(1 / alpha)` of the comparison's share of alpha.
     #[must_use]
     pub fn log_limit(&self) -> f64 {
-        let share = if self.limit.is_some() { SHARE_OF_COMPARISON } else { 1.0 };
+        let share = if self.limits.is_empty() { 1.0 } else { SHARE_OF_COMPARISON };
         -(self.false_rollback * share).ln()
     }
 
-    /// ln M of the canary against its absolute limit and what that must reach; nothing without such a limit.
-    #[must_use]
-    pub fn absolute(&self) -> Option<(f64, f64)> {
-        let limit = self.limit.as_ref()?;
-        Some((limit.log_evidence(), -(self.false_rollback * (1.0 - SHARE_OF_COMPARISON)).ln()))
+    /// ln M of the canary against each of its absolute limits.
+    fn absolute(&self) -> impl Iterator<Item = (Absolute, f64)> {
+        self.limits.iter().map(|(of, test)| (*of, test.log_evidence()))
     }
 
-    /// By how much the evidence exceeds its limit, in nats: that of the comparison or that of the absolute limit, whichever
-    /// does by more.
+    /// What each of those must reach for a rollback.
+    pub(crate) fn log_absolute_limit(&self) -> f64 {
+        -(self.false_rollback * (1.0 - SHARE_OF_COMPARISON) / self.limits.len().max(1) as f64).ln()
+    }
+
+    /// By how much the evidence exceeds its limit, in nats: that of the comparison or that of an absolute limit, whichever
+    /// does by most.
     #[must_use]
     pub fn log_surplus(&self) -> f64 {
-        let comparison = self.log_evidence() - self.log_limit();
-        self.absolute().map_or(comparison, |(value, limit)| comparison.max(value - limit))
+        let absolute = self.absolute().map(|(_, value)| value - self.log_absolute_limit());
+        absolute.fold(self.log_evidence() - self.log_limit(), f64::max)
     }
 
     /// ln of the evidence that the canary does not fail more than stable by the smallest regression that matters (1.8 times
@@ -232,16 +298,38 @@ impl Trial {
         self.tests.iter_mut().for_each(|weighed| weighed.test.ask_for_assurance());
     }
 
-    /// Whether the evidence is enough for a rollback.
+    /// Whether statistics may take the canary out by now.
+    #[must_use]
+    pub fn has_enough_requests(&self) -> bool {
+        self.requests >= self.min_requests
+    }
+
+    /// Whether the harm budget is used up.
+    #[must_use]
+    pub fn has_done_enough_harm(&self) -> bool {
+        self.harm_budget.is_some_and(|budget| self.harm >= budget)
+    }
+
+    /// Whether the canary is to be taken out.
     #[must_use]
     pub fn is_worse(&self) -> bool {
-        self.log_surplus() >= 0.0
+        self.has_done_enough_harm() || (self.has_enough_requests() && self.log_surplus() >= 0.0)
+    }
+
+    /// Requests to the canary so far, and how many statistics wait for.
+    pub(crate) fn requests(&self) -> (u64, u64) {
+        (self.requests, self.min_requests)
+    }
+
+    /// Failures that users have met, and how many they may.
+    pub(crate) fn harm(&self) -> (u64, Option<u64>) {
+        (self.harm, self.harm_budget)
     }
 
     /// What the outcomes say, with what that rests on.
     #[must_use]
     pub fn report(&self) -> Report {
-        report(self, &self.tests, self.limit.as_ref().map(LimitTest::canary))
+        report(self, &self.tests, &self.limits)
     }
 }
 

@@ -42,8 +42,8 @@ impl Live {
 
 /// What is on trial and by which guard: as long as it is the same, so is the trial.
 pub(crate) fn basis(definition: &Definition) -> String {
-    let Definition { flag, guard, .. } = definition;
-    format!("{:?}", (&flag.release, &flag.stable, &flag.canary, &flag.bucketer, guard))
+    let Definition { flag, guard, failures, .. } = definition;
+    format!("{:?}", (&flag.release, &flag.stable, &flag.canary, &flag.bucketer, guard, failures))
 }
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use crate::api::{ArmStatus, Arms, Event, Evidence, Explanation, FlagStatus};
 use crate::clock;
 use crate::flag::{Arm, FlagKey, Moment, Phase, SetVersion};
-use crate::judge::{Check, Counts, Outlook, Verdict};
+use crate::judge::{Check, Counts, Verdict};
 use crate::recorder::RecordedFlag;
 use crate::rollout::asked::AskedRequest;
 use crate::rollout::book::Live;
@@ -111,30 +111,44 @@ fn arm_status(entry: &RecordedFlag, arm: Arm) -> ArmStatus {
     }
 }
 
-/// What the judge last found, check by check: the evidence as odds, which start at 1 and roll back at the limit.
+/// What the judge last found, check by check: the evidence as odds, which start at 1 and roll back at the limit. The
+/// harm budget counts failures instead.
 pub(crate) fn evidence(live: &Live) -> Vec<Evidence> {
     let Some(report) = live.on_trial.report() else { return Vec::new() };
-    let verdict = |log_evidence: f64, log_limit: f64| match report.outlook {
-        _ if log_evidence >= log_limit => Verdict::Worse,
-        Outlook::Healthy => Verdict::Healthy,
-        Outlook::Inconclusive { .. } | Outlook::Worse { .. } => Verdict::Inconclusive,
+    let row = |check: Check, counts: Counts, (value, limit): (f64, f64), canary_requests: Option<u64>| {
+        let verdict = match canary_requests {
+            _ if value >= limit && report.requests >= report.min_requests => Verdict::Worse,
+            Some(0) => Verdict::Healthy,
+            _ => Verdict::Inconclusive,
+        };
+        Evidence {
+            check: check.as_str().to_owned(),
+            value: odds(value),
+            limit: odds(limit),
+            requests: counts.requests,
+            failures: counts.failures,
+            verdict: verdict.as_str().to_owned(),
+            canary_requests_to_go: canary_requests.filter(|requests| *requests > 0),
+        }
     };
-    let row = |check: Check, counts: Counts, log_evidence: f64, log_limit: f64| Evidence {
-        check: check.as_str().to_owned(),
-        value: odds(log_evidence),
-        limit: odds(log_limit),
-        requests: counts.requests,
-        failures: counts.failures,
-        verdict: verdict(log_evidence, log_limit).as_str().to_owned(),
-        canary_requests_to_go: None,
-    };
-    let streams = report.streams.iter().map(|stream| Evidence {
-        canary_requests_to_go: stream.canary_requests.filter(|requests| *requests > 0),
-        ..row(Check::WorseThanStable(stream.stream), stream.canary, report.log_evidence, report.log_limit)
+    let streams = report.streams.iter().map(|stream| {
+        let value = (report.log_evidence, report.log_limit);
+        row(Check::WorseThanStable(stream.stream), stream.canary, value, stream.canary_requests)
     });
-    let limit =
-        report.limit.iter().map(|limit| row(Check::MaxErrorRate, limit.canary, limit.log_evidence, limit.log_limit));
-    streams.chain(limit).collect()
+    let limits = report
+        .limits
+        .iter()
+        .map(|limit| row(limit.of.check(), limit.canary, (limit.log_evidence, limit.log_limit), limit.canary_requests));
+    let harm = report.harm_budget.map(|budget| Evidence {
+        check: Check::HarmBudget.as_str().to_owned(),
+        value: report.harm as f64,
+        limit: budget as f64,
+        requests: report.requests,
+        failures: report.harm,
+        verdict: if report.harm >= budget { Verdict::Worse } else { Verdict::Healthy }.as_str().to_owned(),
+        canary_requests_to_go: None,
+    });
+    streams.chain(limits).chain(harm).collect()
 }
 
 /// The number whose logarithm this is, as far as JSON can hold it.

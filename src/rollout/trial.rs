@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::flag::{Arm, FlagKey, Percentage};
-use crate::judge::{Check, Counts, Guard, Report, Sample, Settings, Stream, StreamSettings, Trial, TrialState};
+use crate::judge::{
+    Absolute, Check, Counts, Guard, Report, Sample, Settings, Stream, StreamSettings, Trial, TrialState,
+};
 use crate::recorder::{Affected, Ledger};
 use crate::store::StoredTrial;
 
@@ -30,7 +32,10 @@ pub(crate) struct OnTrial {
 struct Seen {
     stable: Counts,
     canary: Counts,
-    canary_in_all: Counts,
+    /// All of its requests that the judge hears.
+    canary_heard: Counts,
+    /// All of its requests, and those of their failures that users met.
+    canary_traffic: Counts,
 }
 
 impl OnTrial {
@@ -43,6 +48,9 @@ impl OnTrial {
             false_rollback: guard.false_rollback,
             streams: vec![errors],
             max_error_rate: Some(guard.max_error_rate),
+            max_slow_rate: None,
+            harm_budget: guard.harm_budget,
+            min_requests: guard.min_requests,
         };
         let kept = kept.filter(|kept| kept.basis == basis).and_then(|kept| TrialState::from_numbers(&kept.numbers));
         let before = kept.as_ref().map_or(Duration::ZERO, |kept| kept.at);
@@ -69,7 +77,8 @@ impl OnTrial {
         let counted = Seen {
             stable: counts(ledger.compared(Arm::Stable)),
             canary: counts(ledger.compared(Arm::Canary)),
-            canary_in_all: counts(ledger.admitted(Arm::Canary)),
+            canary_heard: counts(ledger.admitted(Arm::Canary)),
+            canary_traffic: Counts { requests: ledger.counts(Arm::Canary).0, failures: ledger.harm() },
         };
         let sample = Sample {
             stream: Stream::Errors,
@@ -78,9 +87,11 @@ impl OnTrial {
             canary: since(counted.canary, self.seen.canary),
         };
         let began = *self.began.get_or_insert(now);
-        self.changed |= sample.stable != Counts::default() || counted.canary_in_all != self.seen.canary_in_all;
+        self.changed |= sample.stable != Counts::default() || counted.canary_traffic != self.seen.canary_traffic;
         self.trial.observe(self.before + now.duration_since(began), &[sample]);
-        self.trial.observe_canary(since(counted.canary_in_all, self.seen.canary_in_all));
+        self.trial.observe_canary(Absolute::Errors, since(counted.canary_heard, self.seen.canary_heard));
+        let traffic = since(counted.canary_traffic, self.seen.canary_traffic);
+        self.trial.observe_traffic(traffic.requests, traffic.failures);
         self.seen = counted;
         ledger.next_block();
 
@@ -88,7 +99,8 @@ impl OnTrial {
         let worse = report.worse();
         self.report = Some(report);
         let Affected { users, failing } = ledger.canary_users();
-        worse.filter(|_| failing >= users.min(MIN_FAILING_USERS))
+        // How much harm is enough was said by a person, whoever it is done to.
+        worse.filter(|check| *check == Check::HarmBudget || failing >= users.min(MIN_FAILING_USERS))
     }
 
     /// What the judge last found.

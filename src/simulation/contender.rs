@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::judge::{Counts, Sample, Settings, Stream, StreamSettings, Tolerance, Trial};
+use crate::judge::{Absolute, Counts, Sample, Settings, Stream, StreamSettings, Tolerance, Trial};
 use crate::simulation::race::Race;
 use crate::simulation::world::TICK;
 
@@ -90,14 +90,14 @@ impl Judge {
         });
         let false_rollback = race.false_rollback;
         let (streams, max_error_rate) = (streams.collect(), race.max_error_rate);
-        Self { trial: Trial::new(&Settings { false_rollback, streams, max_error_rate }) }
+        Self { trial: Trial::new(&Settings { false_rollback, streams, max_error_rate, ..Settings::default() }) }
     }
 }
 
 impl Contender for Judge {
     fn observe(&mut self, tick: u64, samples: &[Sample]) -> f64 {
         self.trial.observe(TICK * u32::try_from(tick).unwrap_or(u32::MAX), samples);
-        self.trial.observe_canary(errors(samples).1);
+        self.trial.observe_canary(Absolute::Errors, errors(samples).1);
         self.trial.log_surplus()
     }
 }

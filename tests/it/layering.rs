@@ -65,7 +65,7 @@ const FLOOR_PLAN: &[(&str, &[&str])] = &[
     ("rollout", &["api", "clock", "diagnostic", "flag", "flag_file", "judge", "recorder", "store", "telemetry"]),
     ("proxy", &["api", "clock", "downstream", "flag", "outcome", "recorder"]),
     ("downstream", &["api", "clock"]),
-    ("flag_file", &["diagnostic", "document", "flag", "judge"]),
+    ("flag_file", &["diagnostic", "document", "flag", "judge", "outcome"]),
     ("store", &["api", "flag"]),
     ("token_file", &["access", "diagnostic", "document"]),
     ("document", &["diagnostic"]),

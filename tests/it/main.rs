@@ -7,6 +7,7 @@ mod backend;
 mod cli;
 mod flags;
 mod framing;
+mod guards;
 mod harness;
 mod layering;
 mod limits;

@@ -45,6 +45,7 @@ fn valid(root: &Value, schema: &Value, value: &Value) -> bool {
             "array" => value.is_array(),
             "string" => value.is_string(),
             "number" => value.is_number(),
+            "integer" => value.is_i64(),
             "boolean" => value.is_boolean(),
             other => panic!("unknown type {other}"),
         },

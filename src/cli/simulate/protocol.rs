@@ -160,7 +160,7 @@ impl Run {
         let tick = Duration::try_from_secs_f64(tick_ms / 1000.0).ok().filter(|tick| !tick.is_zero());
         let tick = tick.with_context(|| format!("`tick_ms` is a length of time, not {tick_ms}"))?;
         let mut kinds: Vec<RunStream> = Vec::new();
-        let mut settings = Settings { false_rollback, streams: Vec::new(), max_error_rate: None };
+        let mut settings = Settings { false_rollback, ..Settings::default() };
         for kind in streams {
             ensure!(!kinds.contains(&kind), "`streams` names one twice");
             let bad = match kind {
