@@ -16,7 +16,7 @@ use tidegate::flag::{
 };
 use tidegate::flag_store::FlagStore;
 use tidegate::outcome::{Failure, FailureClasses, Outcome};
-use tidegate::recorder::{Ending, Met, Party, RecordedFlag, RecordedFlagStore, Recorder, Unit};
+use tidegate::recorder::{Answer, Ending, Met, Party, RecordedFlag, RecordedFlagStore, Recorder, Unit};
 
 fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
     let flag = Arc::new(Flag {
@@ -124,6 +124,9 @@ fn decision(criterion: &mut Criterion) {
     let charge = |entry: &RecordedFlag| {
         let ending = |outcome, duration| Ending { outcome, duration, met: Met::User, request_id: "a request" };
         let failure = Outcome::Failure(Failure::Status);
+        if let Some(wait) = entry.attached.begin_wait(Arm::Canary, party(7)) {
+            entry.attached.end_wait(Arm::Canary, wait, Duration::from_micros(1200), Answer::Good);
+        }
         entry.attached.charge(Arm::Stable, party(7), ending(Outcome::Success, Duration::from_micros(1234)));
         entry.attached.charge(Arm::Canary, party(8), ending(failure, Duration::from_secs(3)));
     };

@@ -19,6 +19,7 @@ mod tolerance;
 mod trial;
 
 use std::fmt;
+use std::time::Duration;
 
 pub use assurance::{AssuranceState, BETTER};
 pub use baseline::Memory;
@@ -27,7 +28,7 @@ pub use limit::LimitState;
 pub use mixture::{ALTERNATIVES, Stake};
 pub use report::{LimitReport, Outlook, Report, StreamReport};
 pub use stream::{Gathering, MAX_STRATA, PATIENCE, StreamState};
-pub use tolerance::Tolerance;
+pub use tolerance::{LatencyTolerance, Tolerance};
 pub use trial::{Absolute, Sample, Settings, Stream, StreamSettings, Trial, TrialState};
 
 /// A share of requests, 0 to 1.
@@ -76,6 +77,10 @@ pub struct Guard {
     pub max_error_rate: Rate,
     /// How much worse than stable it may be.
     pub tolerance: Tolerance,
+    /// How much slower than stable it may be.
+    pub latency_tolerance: LatencyTolerance,
+    /// At most [`MAX_SLOW_RATE`] of its answers may take longer than this, whatever stable does.
+    pub max_latency: Option<Duration>,
     /// After this many failures that users met it is taken out, whatever the statistics say.
     pub harm_budget: Option<u64>,
     /// Before this many requests to it no statistics take it out.
@@ -91,12 +96,18 @@ impl Default for Guard {
         Self {
             max_error_rate: Rate(0.05),
             tolerance: Tolerance::default(),
+            latency_tolerance: LatencyTolerance::default(),
+            max_latency: None,
             harm_budget: None,
             min_requests: 0,
             false_rollback: Rate(0.001),
         }
     }
 }
+
+/// The share of the canary's answers that may take longer than [`Guard::max_latency`]: it is a limit for the 99th
+/// percentile, which is what limits of latency are usually set for.
+pub const MAX_SLOW_RATE: Rate = Rate(0.01);
 
 /// Requests that count, and how many of them failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

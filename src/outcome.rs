@@ -3,9 +3,11 @@
 
 mod classes;
 mod latency;
+mod recent;
 
 pub use classes::{FailureClass, FailureClassError, FailureClasses};
 pub use latency::{LATENCY_BUCKETS, LatencyHistogram, latency_bucket, latency_bucket_limit_us};
+pub use recent::RecentLatencies;
 
 /// How one request ended, as far as its backend is to answer for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -35,7 +35,7 @@ use crate::proxy::failure::{answer, trouble};
 use crate::proxy::identity::{Identity, client_ip};
 use crate::proxy::route::{RouteTable, plain};
 use crate::proxy::upstream::{Upstream, Upstreams};
-use crate::recorder::{Party, RecordedFlagStore, Unit};
+use crate::recorder::{Answer, Party, RecordedFlagStore, Unit};
 
 pub use crate::proxy::context::InFlight;
 pub use crate::proxy::identity::{Anonymous, IdentityConfig, Source};
@@ -228,6 +228,21 @@ impl ProxyHttp for Gateway {
         request.insert_header(REQUEST_ID_HEADER, context.request_id())
     }
 
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        end_of_stream: bool,
+        context: &mut Context,
+    ) -> pingora_error::Result<()> {
+        // Also called for a request without a body, once the backend is connected: neither the way to it nor a slow client
+        // is part of how long the backend takes.
+        if end_of_stream {
+            context.begin_wait(clock::now());
+        }
+        Ok(())
+    }
+
     async fn upstream_response_filter(
         &self,
         _: &mut Session,
@@ -236,7 +251,10 @@ impl ProxyHttp for Gateway {
     ) -> pingora_error::Result<()> {
         // 1xx only announce the answer, but for 101, which is one.
         if !response.status.is_informational() || response.status == http::StatusCode::SWITCHING_PROTOCOLS {
-            context.upstream_status = Some(response.status.as_u16());
+            let status = response.status.as_u16();
+            context.upstream_status = Some(status);
+            let answer = if context.failures().has_status(status) { Answer::None } else { Answer::Good };
+            context.end_wait(answer, clock::now());
         }
         Ok(())
     }
@@ -289,9 +307,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, _: &mut Session, error: Option<&Error>, context: &mut Context) {
-        let failures = context.decision.as_ref().map(|decision| decision.entry.attached.failures()).unwrap_or_default();
         let trouble = error.map(|error| trouble(error, context.client_stalled));
-        let outcome = classify(failures, context.upstream_status, trouble);
+        let outcome = classify(context.failures(), context.upstream_status, trouble);
         context.settle(outcome, clock::now());
     }
 

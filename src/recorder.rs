@@ -5,7 +5,9 @@
 //! decided under. Charging is a few relaxed additions on memory that the thread mostly has to itself.
 
 mod samples;
+mod suspects;
 mod units;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,9 +20,11 @@ use crate::flag_store::FlagStore;
 use crate::outcome::{FailureClasses, LATENCY_BUCKETS, LatencyHistogram, Outcome, Tally, latency_bucket};
 use crate::recorder::samples::Samples;
 use crate::recorder::units::Units;
+use crate::recorder::waits::Waits;
 
 pub use crate::recorder::samples::MAX_SAMPLES;
 pub use crate::recorder::units::{Affected, Unit};
+pub use crate::recorder::waits::{ABSOLUTE_LINE, Answer, COHORTS, LINES, Line, Lines, Wait, Waited};
 
 /// More shards than this gain nothing that is worth their memory (12 KiB a shard and ledger).
 const MAX_SHARDS: usize = 8;
@@ -87,6 +91,7 @@ pub struct Ledger {
     /// The canary's latest failures.
     samples: Samples,
     failures: FailureClasses,
+    waits: Waits,
 }
 
 impl Ledger {
@@ -113,6 +118,46 @@ impl Ledger {
             self.samples.note(ending.request_id);
         }
         self.account(arm).charge(failed, failed && ending.met == Met::User, heard, ending.duration);
+    }
+
+    /// Notes that a request to `arm` waits for its answer from now on; nothing if it is not judged by how long it does.
+    /// Takes no lock and allocates nothing.
+    pub fn begin_wait(&self, arm: Arm, party: Party) -> Option<Wait> {
+        self.waits.begin(arm, party, self.own_shard())
+    }
+
+    /// Notes that it waits no more, after `elapsed`. Takes no lock and allocates nothing.
+    pub fn end_wait(&self, arm: Arm, wait: Wait, elapsed: Duration, answer: Answer) {
+        self.waits.end(arm, wait, elapsed, answer, self.own_shard());
+    }
+
+    /// Begins another cohort of waits, with these lines, and gives its number. The one of [`COHORTS`] before gives up its
+    /// place, so it should have been asked about.
+    pub fn next_cohort(&self, lines: &Lines) -> u32 {
+        self.waits.next_cohort(lines)
+    }
+
+    /// What became of a cohort by a line, to be asked once [`Lines::patience`] has passed since the next one began:
+    /// whatever was not answered by then is slow.
+    #[must_use]
+    pub fn waited(&self, arm: Arm, cohort: u32, line: usize) -> Waited {
+        self.waits.waited(arm, cohort, line)
+    }
+
+    /// How long stable's good answers took, of requests that are judged.
+    #[must_use]
+    pub fn stable_answers(&self) -> LatencyHistogram {
+        self.waits.stable_answers()
+    }
+
+    /// Who was served by the canary, and to whom of them it was slow by this line.
+    #[must_use]
+    pub fn slowed_users(&self, line: usize) -> Affected {
+        self.waits.canary_users(line)
+    }
+
+    fn own_shard(&self) -> usize {
+        thread_number() % self.canary.shards.len().max(1)
     }
 
     /// What a failure is in this generation.
@@ -327,6 +372,7 @@ impl Recorder {
             units: Units::default(),
             samples: Samples::default(),
             failures,
+            waits: Waits::new(self.shards),
         });
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         books.close_abandoned();

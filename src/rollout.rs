@@ -8,6 +8,7 @@ mod asked;
 mod book;
 mod command;
 mod explanation;
+mod latency;
 mod saving;
 mod status;
 mod trial;

@@ -1,10 +1,12 @@
 //! From a flag file's text to its [`Definition`].
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Place};
 use crate::document::{
-    Document, Placed, Problems, Section, Value, boolean, integer, number, one_or_more, parsed, string, strings,
+    Document, Placed, Problems, Section, Value, boolean, duration, integer, number, one_or_more, parsed, string,
+    strings,
 };
 use crate::flag::{
     BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
@@ -13,7 +15,7 @@ use crate::flag::{
 use crate::flag_file::rules::{Drawing, rules};
 use crate::flag_file::users::UserLists;
 use crate::flag_file::{Definition, Expectations, Lines};
-use crate::judge::{Guard, Rate, Tolerance};
+use crate::judge::{Guard, LatencyTolerance, Rate, Tolerance};
 use crate::outcome::{FailureClass, FailureClasses};
 
 pub(crate) fn parse(
@@ -144,14 +146,13 @@ fn guard(mut section: Section<'_>) -> (Guard, FailureClasses) {
     let guard = Guard {
         max_error_rate: section.or("max_error_rate", rate, defaults.max_error_rate),
         false_rollback: section.or("false_rollback", probability, defaults.false_rollback),
+        latency_tolerance: section.or("latency_tolerance", latency_tolerance, defaults.latency_tolerance),
+        max_latency: section.optional("max_latency", max_latency).map(|placed| placed.value),
         harm_budget: section.optional("harm_budget", harm_budget).map(|placed| placed.value),
         min_requests: section.or("min_requests", min_requests, defaults.min_requests),
         tolerance: section.section("tolerance").and_then(tolerance).unwrap_or(defaults.tolerance),
     };
     let failures = failures(&mut section);
-    for key in ["max_latency", "latency_tolerance"] {
-        section.not_supported_yet(key);
-    }
     section.finish();
     (guard, failures)
 }
@@ -183,6 +184,23 @@ fn rate(value: &Value) -> Result<Rate, String> {
     percent
         .and_then(Rate::from_percent)
         .ok_or_else(|| format!("\"{text}\" is no rate; write a percentage from 0 to 100 like \"5%\""))
+}
+
+/// How much slower, as people write it: `"20%"`, and more than all is possible.
+fn latency_tolerance(value: &Value) -> Result<LatencyTolerance, String> {
+    let text = string(value)?;
+    let percent = text.strip_suffix('%').and_then(|percent| percent.trim().parse::<f64>().ok());
+    percent
+        .and_then(|percent| LatencyTolerance::new(percent / 100.0))
+        .ok_or_else(|| format!("\"{text}\" is no tolerance; write a percentage from 0 to 10000 like \"20%\""))
+}
+
+/// A limit for latencies. Less than a millisecond is not told apart from the gateway's own time, and more than ten minutes
+/// is waited for by nobody.
+fn max_latency(value: &Value) -> Result<Duration, String> {
+    let limit = duration(value)?;
+    let meaningful = (Duration::from_millis(1)..=Duration::from_mins(10)).contains(&limit);
+    meaningful.then_some(limit).ok_or_else(|| "a limit for latencies is from \"1ms\" to \"10m\"".to_owned())
 }
 
 fn harm_budget(value: &Value) -> Result<u64, String> {
@@ -269,16 +287,25 @@ mod tests {
     #[test]
     fn a_guard_says_what_is_worse() {
         let text = format!(
-            "{WHOLE}[guard]\nharm_budget = 500\nmin_requests = 100\nfailure = [\"429\", \"502-504\", \"timeout\"]\n"
+            "{WHOLE}[guard]\nlatency_tolerance = \"150%\"\nmax_latency = \"1s\"\nharm_budget = 500\nmin_requests = 100\n\
+             failure = [\"429\", \"502-504\", \"timeout\"]\n"
         );
         let Definition { guard, failures, .. } = parse_text(&text).unwrap();
+        assert_eq!(Some(guard.latency_tolerance), LatencyTolerance::new(1.5));
+        assert_eq!(guard.max_latency, Some(Duration::from_secs(1)));
         assert_eq!((guard.harm_budget, guard.min_requests), (Some(500), 100));
         assert!(failures.has_status(503) && failures.has_status(429) && !failures.has_status(500));
         check(
-            &format!("{WHOLE}[guard]\nmin_requests = -1\nfailure = [\"5xx\", \"200\"]\n"),
+            &format!(
+                "{WHOLE}[guard]\nlatency_tolerance = \"much\"\nmax_latency = \"1h\"\nmin_requests = -1\n\
+                 failure = [\"5xx\", \"200\"]\n"
+            ),
             &[
-                "flags/async-database.toml:6:16: `guard.min_requests`: -1 is out of range",
-                "flags/async-database.toml:7:19: `guard.failure`: \"200\" is no kind of failure; there are \"5xx\", \"4xx\", \
+                "flags/async-database.toml:6:21: `guard.latency_tolerance`: \"much\" is no tolerance; write a percentage \
+                 from 0 to 10000 like \"20%\"",
+                "flags/async-database.toml:7:15: `guard.max_latency`: a limit for latencies is from \"1ms\" to \"10m\"",
+                "flags/async-database.toml:8:16: `guard.min_requests`: -1 is out of range",
+                "flags/async-database.toml:9:19: `guard.failure`: \"200\" is no kind of failure; there are \"5xx\", \"4xx\", \
                  statuses like \"429\" or \"502-504\", \"connect\" and \"timeout\"",
             ],
         );

@@ -1,5 +1,7 @@
 //! How much worse than stable a canary may be, and the point of that allowance which is hardest to tell from a regression.
 
+use std::time::Duration;
+
 use crate::judge::numeric::divergence;
 
 /// What the canary is allowed: a rate of up to `points + factor * stable's rate`, at every moment.
@@ -96,6 +98,36 @@ impl Tolerance {
     }
 }
 
+/// How much slower than stable the canary may be before it counts as slower.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatencyTolerance(f64);
+
+impl Default for LatencyTolerance {
+    /// A fifth: less is seen in no user's day.
+    fn default() -> Self {
+        Self(0.2)
+    }
+}
+
+/// Whatever the tolerance, the canary may be slower by this: a colder cache of connections, or another thread's turn on
+/// the processor, is no work of the canary's.
+const LEAST_SLACK: Duration = Duration::from_millis(1);
+
+impl LatencyTolerance {
+    /// Allows a `share` of stable's latency on top of it, from 0 to 100; `None` outside.
+    #[must_use]
+    pub fn new(share: f64) -> Option<Self> {
+        (0.0..=100.0).contains(&share).then_some(Self(share))
+    }
+
+    /// What a canary's answer has to exceed to be as slow as one of stable's that takes longer than `stable`.
+    #[must_use]
+    pub fn allowed(self, stable: Duration) -> Duration {
+        let slower = Duration::try_from_secs_f64(stable.as_secs_f64() * (1.0 + self.0)).unwrap_or(Duration::MAX);
+        slower.max(stable.saturating_add(LEAST_SLACK))
+    }
+}
+
 /// Stands for rates of 0 and, from the other side, of 1, whose odds are no numbers.
 const TINY: f64 = 1e-12;
 
@@ -114,6 +146,15 @@ mod tests {
             assert_eq!(Tolerance::new(points, factor), None, "{points} {factor}");
         }
         assert_eq!(Tolerance::new(0.0, 1.0), Some(Tolerance::STRICT));
+    }
+
+    #[test]
+    fn what_is_slower_is_so_by_a_share_and_by_a_millisecond() {
+        let allowed = |share: f64, stable| LatencyTolerance::new(share).unwrap().allowed(Duration::from_micros(stable));
+        assert_eq!(allowed(0.2, 100_000), Duration::from_micros(120_000));
+        assert_eq!(allowed(0.2, 300), Duration::from_micros(1_300));
+        assert_eq!(allowed(0.0, 50_000), Duration::from_micros(51_000));
+        assert_eq!([-0.1, 100.1, f64::NAN].map(LatencyTolerance::new), [None; 3]);
     }
 
     proptest! {

@@ -57,6 +57,12 @@ impl LatencyHistogram {
         self.counts.iter().sum()
     }
 
+    /// How many fell into `bucket`.
+    #[must_use]
+    pub fn bucket(&self, bucket: usize) -> u64 {
+        self.counts.get(bucket).copied().unwrap_or(0)
+    }
+
     /// The sum of all durations, in microseconds.
     #[must_use]
     pub fn sum_us(&self) -> u64 {

@@ -10,11 +10,12 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::flag::{Evaluation, SetVersion};
-use crate::outcome::{Excuse, Outcome};
+use crate::outcome::{Excuse, FailureClasses, Outcome};
 use crate::proxy::route::RoutePlace;
 use crate::proxy::upstream::Upstream;
-use crate::recorder::{Ending, Met, Party, RecordedFlag};
+use crate::recorder::{Answer, Ending, Met, Party, RecordedFlag, Wait};
 
 /// The longest request id that is taken over from a trusted proxy.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -80,6 +81,10 @@ pub struct Context {
     request_id: HeaderValue,
     in_flight: Arc<InFlight>,
     settled: bool,
+    /// The backend's answer that is waited for, and since when.
+    wait: Option<(Wait, Instant)>,
+    /// Whether it has been waited for.
+    asked: bool,
     /// The address that the request came from; `None` for a Unix socket.
     pub(crate) client: Option<IpAddr>,
     pub(crate) client_is_trusted: bool,
@@ -113,6 +118,8 @@ impl Context {
             request_id: HeaderValue::from_static(""),
             in_flight: Arc::clone(in_flight),
             settled: false,
+            wait: None,
+            asked: false,
             client: None,
             client_is_trusted: false,
             client_stalled: false,
@@ -147,12 +154,34 @@ impl Context {
         self.request_id.to_str().unwrap_or_default()
     }
 
+    /// What a failure is, for whoever decided about the request.
+    pub(crate) fn failures(&self) -> FailureClasses {
+        self.decision.as_ref().map(|decision| decision.entry.attached.failures()).unwrap_or_default()
+    }
+
+    /// Notes that a backend has all of the request, so that its answer is waited for from now on. If it is asked again, it was
+    /// waited for before.
+    pub(crate) fn begin_wait(&mut self, now: Instant) {
+        let Some(decision) = self.decision.as_ref().filter(|_| !self.asked) else { return };
+        self.asked = true;
+        let wait = decision.entry.attached.begin_wait(decision.evaluation.arm, decision.party);
+        self.wait = wait.map(|wait| (wait, now));
+    }
+
+    /// Notes that the answer's head is there, or that nothing is waited for any more.
+    pub(crate) fn end_wait(&mut self, answer: Answer, now: Instant) {
+        let (Some(decision), Some((wait, since))) = (&self.decision, self.wait.take()) else { return };
+        let elapsed = now.saturating_duration_since(since);
+        decision.entry.attached.end_wait(decision.evaluation.arm, wait, elapsed, answer);
+    }
+
     /// Charges `outcome` to what the request was decided by; only the first call counts.
     pub(crate) fn settle(&mut self, outcome: Outcome, now: Instant) {
         if self.settled {
             return;
         }
         self.settled = true;
+        self.end_wait(Answer::None, now);
         let Some(decision) = &self.decision else { return };
         let duration = now.duration_since(self.started);
         let ending = Ending { outcome, duration, met: Met::User, request_id: self.request_id_text() };
@@ -163,7 +192,9 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        self.settle(Outcome::NotCounted(Excuse::Gateway), self.started);
+        // Its duration is not looked at, but how long it has waited is.
+        let now = if self.wait.is_some() { clock::now() } else { self.started };
+        self.settle(Outcome::NotCounted(Excuse::Gateway), now);
         // SeqCst: see `InFlight::none`.
         let last = self.in_flight.count.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.in_flight.awaited.load(Ordering::SeqCst) {

@@ -39,30 +39,60 @@ impl Unit {
         Self(hash)
     }
 
-    fn low(self, size: usize) -> usize {
+    pub(crate) fn low(self, size: usize) -> usize {
         usize::try_from(self.0 % size as u64).unwrap_or(0)
     }
 
-    fn high(self, size: usize) -> usize {
+    pub(crate) fn high(self, size: usize) -> usize {
         usize::try_from((self.0 >> 32) % size as u64).unwrap_or(0)
     }
 }
 
-/// What is known of the users of one flag in one generation.
+/// The users who have been heard in a block, a bit for each.
 #[derive(Debug)]
+pub(crate) struct SeenUnits {
+    bits: Box<[AtomicU64]>,
+}
+
+impl Default for SeenUnits {
+    fn default() -> Self {
+        Self { bits: (0..SEEN_BITS / 64).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl SeenUnits {
+    /// Whether `unit` has not been heard in this block. Asking counts.
+    pub(crate) fn is_first(&self, unit: Unit) -> bool {
+        let bit = unit.low(SEEN_BITS);
+        let mask = 1 << (bit % 64);
+        self.bits.get(bit / 64).is_some_and(|word| word.fetch_or(mask, Ordering::Relaxed) & mask == 0)
+    }
+
+    /// Begins another block.
+    pub(crate) fn forget(&self) {
+        for word in &self.bits {
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// What is known of the users of one flag in one generation.
+#[derive(Debug, Default)]
 pub(crate) struct Units {
-    /// A bit for each user who was admitted in this block.
-    seen: Box<[AtomicU64]>,
+    /// Who was admitted in this block.
+    seen: SeenUnits,
     stable: Failures,
     canary: Failures,
 }
 
-/// How many users there are, as far as they can be told apart, and how many of them have seen a failure.
+/// How many users there are, as far as they can be told apart, and how many of them have met what is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Affected {
     /// Users who were served. More than a few count as 64.
     pub users: usize,
-    /// Those of them who have seen a failure.
+    /// Those of them who have met a failure, or a slow answer.
     pub failing: usize,
 }
 
@@ -85,13 +115,6 @@ impl Default for Failures {
     }
 }
 
-impl Default for Units {
-    fn default() -> Self {
-        let seen = (0..SEEN_BITS / 64).map(|_| AtomicU64::new(0)).collect();
-        Self { seen, stable: Failures::default(), canary: Failures::default() }
-    }
-}
-
 impl Units {
     /// Whether a request of `unit` to `arm` is admitted: the first of its user in this block, if the user is not behind
     /// too many of the failures so far. Where there are hardly any users, nobody can be one of many, and all are heard.
@@ -105,9 +128,7 @@ impl Units {
         if own >= bearable && users.count_ones() >= FEW {
             return false;
         }
-        let bit = unit.low(SEEN_BITS);
-        let mask = 1 << (bit % 64);
-        self.seen.get(bit / 64).is_some_and(|word| word.fetch_or(mask, Ordering::Relaxed) & mask == 0)
+        self.seen.is_first(unit)
     }
 
     /// Notes that an admitted request of `unit` failed.
@@ -121,11 +142,7 @@ impl Units {
 
     /// Begins another block: every user may be compared again.
     pub(crate) fn next_block(&self) {
-        for word in &self.seen {
-            if word.load(Ordering::Relaxed) != 0 {
-                word.store(0, Ordering::Relaxed);
-            }
-        }
+        self.seen.forget();
     }
 
     /// Who was served by `arm`, and who of them saw a failure.

@@ -116,8 +116,9 @@ fn arm_status(entry: &RecordedFlag, arm: Arm) -> ArmStatus {
 pub(crate) fn evidence(live: &Live) -> Vec<Evidence> {
     let Some(report) = live.on_trial.report() else { return Vec::new() };
     let row = |check: Check, counts: Counts, (value, limit): (f64, f64), canary_requests: Option<u64>| {
+        let worse = report.worse() == Some(check) || (value >= limit && report.requests >= report.min_requests);
         let verdict = match canary_requests {
-            _ if value >= limit && report.requests >= report.min_requests => Verdict::Worse,
+            _ if worse => Verdict::Worse,
             Some(0) => Verdict::Healthy,
             _ => Verdict::Inconclusive,
         };
@@ -131,8 +132,9 @@ pub(crate) fn evidence(live: &Live) -> Vec<Evidence> {
             canary_requests_to_go: canary_requests.filter(|requests| *requests > 0),
         }
     };
-    let streams = report.streams.iter().map(|stream| {
-        let value = (report.log_evidence, report.log_limit);
+    // Each stream's own evidence, and what it would have to reach by itself: its weight is its part of the mean.
+    let mut streams = report.streams.iter().map(|stream| {
+        let value = (stream.log_evidence, report.log_limit - stream.weight.ln());
         row(Check::WorseThanStable(stream.stream), stream.canary, value, stream.canary_requests)
     });
     let limits = report
@@ -148,7 +150,12 @@ pub(crate) fn evidence(live: &Live) -> Vec<Evidence> {
         verdict: if report.harm >= budget { Verdict::Worse } else { Verdict::Healthy }.as_str().to_owned(),
         canary_requests_to_go: None,
     });
-    streams.chain(limits).chain(harm).collect()
+    // Failures first, then how quick it is.
+    let errors = streams.next();
+    let (mut limits, slow): (Vec<_>, Vec<_>) =
+        limits.partition(|row: &Evidence| row.check != Check::MaxLatency.as_str());
+    limits.splice(0..0, errors);
+    limits.into_iter().chain(streams).chain(slow).chain(harm).collect()
 }
 
 /// The number whose logarithm this is, as far as JSON can hold it.

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::flag::{Arm, FlagKey, Percentage};
 use crate::judge::{
-    Absolute, Check, Counts, Guard, Report, Sample, Settings, Stream, StreamSettings, Trial, TrialState,
+    Absolute, Check, Counts, Guard, MAX_SLOW_RATE, Report, Sample, Settings, Stream, StreamSettings, Tolerance, Trial,
+    TrialState,
 };
-use crate::recorder::{Affected, Ledger};
+use crate::recorder::{ABSOLUTE_LINE, Affected, Ledger};
+use crate::rollout::latency::{Crossed, Latency, QUANTILES};
 use crate::store::StoredTrial;
 
 /// So many users must have had a failure before anything is rolled back, if the canary has that many: what only one or two
@@ -23,6 +25,7 @@ pub(crate) struct OnTrial {
     began: Option<Instant>,
     /// What was counted at the last look, of the ledger that is looked at.
     seen: Seen,
+    latency: Latency,
     report: Option<Report>,
     /// Whether anything has been observed since it was last kept.
     changed: bool,
@@ -44,18 +47,21 @@ impl OnTrial {
     /// `basis` says what is on trial; the evidence that is `kept` is taken up if it is of the same.
     pub(crate) fn new(guard: &Guard, basis: String, kept: Option<StoredTrial>) -> Self {
         let errors = StreamSettings { stream: Stream::Errors, tolerance: guard.tolerance, history: Counts::default() };
+        let latency =
+            QUANTILES.map(|(stream, q)| StreamSettings { stream, tolerance: Tolerance::STRICT, history: beyond(q) });
         let settings = Settings {
             false_rollback: guard.false_rollback,
-            streams: vec![errors],
+            streams: std::iter::once(errors).chain(latency).collect(),
             max_error_rate: Some(guard.max_error_rate),
-            max_slow_rate: None,
+            max_slow_rate: guard.max_latency.map(|_| MAX_SLOW_RATE),
             harm_budget: guard.harm_budget,
             min_requests: guard.min_requests,
         };
         let kept = kept.filter(|kept| kept.basis == basis).and_then(|kept| TrialState::from_numbers(&kept.numbers));
         let before = kept.as_ref().map_or(Duration::ZERO, |kept| kept.at);
         let trial = kept.map_or_else(|| Trial::new(&settings), |kept| Trial::resume(&settings, kept));
-        Self { trial, basis, before, began: None, seen: Seen::default(), report: None, changed: true }
+        let latency = Latency::new(guard);
+        Self { trial, basis, before, began: None, seen: Seen::default(), latency, report: None, changed: true }
     }
 
     /// What is to be kept, if it is not what was asked for last.
@@ -68,6 +74,7 @@ impl OnTrial {
     /// the evidence for it at this percentage, start from nothing.
     pub(crate) fn next_generation(&mut self) {
         self.trial.ask_for_assurance();
+        self.latency.next_generation();
         self.seen = Seen::default();
     }
 
@@ -80,15 +87,18 @@ impl OnTrial {
             canary_heard: counts(ledger.admitted(Arm::Canary)),
             canary_traffic: Counts { requests: ledger.counts(Arm::Canary).0, failures: ledger.harm() },
         };
-        let sample = Sample {
-            stream: Stream::Errors,
-            share: percentage.as_percent(),
-            stable: since(counted.stable, self.seen.stable),
-            canary: since(counted.canary, self.seen.canary),
-        };
+        let share = percentage.as_percent();
+        let (stable, canary) = (since(counted.stable, self.seen.stable), since(counted.canary, self.seen.canary));
+        let mut samples = vec![Sample { stream: Stream::Errors, share, stable, canary }];
+        for Crossed { line, stable, canary } in self.latency.look(now, ledger) {
+            match QUANTILES.get(line) {
+                Some((stream, _)) => samples.push(Sample { stream: *stream, share, stable, canary }),
+                None => self.trial.observe_canary(Absolute::Latency, canary),
+            }
+        }
         let began = *self.began.get_or_insert(now);
-        self.changed |= sample.stable != Counts::default() || counted.canary_traffic != self.seen.canary_traffic;
-        self.trial.observe(self.before + now.duration_since(began), &[sample]);
+        self.changed |= stable != Counts::default() || counted.canary_traffic != self.seen.canary_traffic;
+        self.trial.observe(self.before + now.duration_since(began), &samples);
         self.trial.observe_canary(Absolute::Errors, since(counted.canary_heard, self.seen.canary_heard));
         let traffic = since(counted.canary_traffic, self.seen.canary_traffic);
         self.trial.observe_traffic(traffic.requests, traffic.failures);
@@ -98,15 +108,32 @@ impl OnTrial {
         let report = self.trial.report();
         let worse = report.worse();
         self.report = Some(report);
-        let Affected { users, failing } = ledger.canary_users();
-        // How much harm is enough was said by a person, whoever it is done to.
-        worse.filter(|check| *check == Check::HarmBudget || failing >= users.min(MIN_FAILING_USERS))
+        worse.filter(|check| {
+            let Affected { users, failing } = match check {
+                // How much harm is enough was said by a person, whoever it is done to.
+                Check::HarmBudget => return true,
+                Check::MaxErrorRate | Check::WorseThanStable(Stream::Errors) => ledger.canary_users(),
+                Check::MaxLatency => ledger.slowed_users(ABSOLUTE_LINE),
+                Check::WorseThanStable(slow) => {
+                    ledger.slowed_users(QUANTILES.iter().position(|(stream, _)| stream == slow).unwrap_or(0))
+                }
+            };
+            failing >= users.min(MIN_FAILING_USERS)
+        })
     }
 
     /// What the judge last found.
     pub(crate) fn report(&self) -> Option<&Report> {
         self.report.as_ref()
     }
+}
+
+/// What is known beforehand of a stream of slow answers: its line is drawn where the rest of stable's are.
+fn beyond(quantile: f64) -> Counts {
+    const KNOWN: u64 = 1000;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to what is known")]
+    let failures = (KNOWN as f64 * (1.0 - quantile)).round() as u64;
+    Counts { requests: KNOWN, failures }
 }
 
 fn counts((requests, failures): (u64, u64)) -> Counts {

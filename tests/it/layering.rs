@@ -62,7 +62,10 @@ const FLOOR_PLAN: &[(&str, &[&str])] = &[
         ],
     ),
     ("admin", &["access", "api", "clock", "flag", "outcome", "recorder", "rollout", "store", "telemetry"]),
-    ("rollout", &["api", "clock", "diagnostic", "flag", "flag_file", "judge", "recorder", "store", "telemetry"]),
+    (
+        "rollout",
+        &["api", "clock", "diagnostic", "flag", "flag_file", "judge", "outcome", "recorder", "store", "telemetry"],
+    ),
     ("proxy", &["api", "clock", "downstream", "flag", "outcome", "recorder"]),
     ("downstream", &["api", "clock"]),
     ("flag_file", &["diagnostic", "document", "flag", "judge", "outcome"]),

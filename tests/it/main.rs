@@ -9,6 +9,7 @@ mod flags;
 mod framing;
 mod guards;
 mod harness;
+mod latency;
 mod layering;
 mod limits;
 mod postgres;

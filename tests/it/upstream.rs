@@ -1,7 +1,8 @@
 //! Upstreams that do what a test tells them, on ports of their own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 /// A well-behaved HTTP server: it sends back what it got, and says how it was asked.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ struct Script {
     status: AtomicU16,
     requests: AtomicUsize,
     connections: AtomicUsize,
+    /// How long each answer takes, in milliseconds.
+    delay_ms: AtomicU64,
     /// A request to `/slow` takes a permit before it is answered.
     gate: Semaphore,
 }
@@ -38,6 +42,7 @@ impl Upstream {
             status: AtomicU16::new(200),
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            delay_ms: AtomicU64::new(0),
             gate: Semaphore::new(0),
         });
         let router = Router::new().fallback(answer).with_state(Arc::clone(&script));
@@ -56,6 +61,11 @@ impl Upstream {
     /// Answers everything with `status` from now on.
     pub(crate) fn answer_with(&self, status: u16) {
         self.script.status.store(status, Ordering::SeqCst);
+    }
+
+    /// Takes this long for every answer from now on.
+    pub(crate) fn answer_after(&self, milliseconds: u64) {
+        self.script.delay_ms.store(milliseconds, Ordering::SeqCst);
     }
 
     /// How many requests have arrived.
@@ -85,6 +95,10 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
     script.requests.fetch_add(1, Ordering::SeqCst);
     if request.uri().path().ends_with("/slow") {
         script.gate.acquire().await.unwrap().forget();
+    }
+    let delay = script.delay_ms.load(Ordering::SeqCst);
+    if delay > 0 {
+        sleep(Duration::from_millis(delay)).await;
     }
     let fails = request.uri().path().ends_with("/fail");
     let status = if fails { 500 } else { script.status.load(Ordering::SeqCst) };
