@@ -44,6 +44,10 @@ use crate::token_file;
 /// Idle connections to upstreams that are kept, in all.
 const UPSTREAM_POOL: usize = 1024;
 
+/// A file without a certificate. pingora reads the roots that the system trusts when it starts, and panics if it cannot: no
+/// backend needs them yet.
+const NO_ROOTS: &str = "/dev/null";
+
 /// How long a stopping gateway goes on taking requests, each answer closing its connection. Whoever is busy asks again
 /// within it and is told to go elsewhere, instead of finding a connection closed under the next request.
 const LAME_DUCK: Duration = Duration::from_secs(1);
@@ -322,8 +326,12 @@ async fn serve_backend(bound: Bound, backend: Backend, stop: impl Future<Output 
 
 /// Takes requests until `stopping` turns true.
 async fn take_requests(gateway: Gateway, bound: Bound, access: Access, stopping: watch::Receiver<bool>) {
-    let settings =
-        ServerConf { threads: processors(), upstream_keepalive_pool_size: UPSTREAM_POOL, ..ServerConf::default() };
+    let settings = ServerConf {
+        threads: processors(),
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        ca_file: Some(NO_ROOTS.to_owned()),
+        ..ServerConf::default()
+    };
     let mut proxy = HttpProxy::new(gateway, Arc::new(settings));
     let mut http2 = default_h2_options();
     http2.max_concurrent_streams(access.limits.streams);
