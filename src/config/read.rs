@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::document::{Value, duration, integer, string};
+use crate::proxy::MAX_RETRY_BUFFER;
 
 /// A duration in which something can happen.
 pub(crate) fn some_time(value: &Value) -> Result<Duration, String> {
@@ -22,4 +23,23 @@ pub(crate) fn size(value: &Value) -> Result<u64, String> {
         number.checked_mul(1 << bits)
     });
     read.ok_or_else(|| format!("\"{text}\" is no size; write it like 65536, \"64KiB\", \"100MiB\" or \"1GiB\""))
+}
+
+/// The most of a request's body that is kept for repeating it.
+pub(crate) fn retry_buffer(value: &Value) -> Result<usize, String> {
+    let bytes = usize::try_from(size(value)?).unwrap_or(usize::MAX);
+    if bytes > MAX_RETRY_BUFFER {
+        return Err(format!("{bytes} bytes are too many: at most {MAX_RETRY_BUFFER} of a request are kept"));
+    }
+    Ok(bytes)
+}
+
+/// A share from 0 to 1, written as a percentage: `"20%"`.
+pub(crate) fn share(value: &Value) -> Result<f64, String> {
+    let text = string(value).map_err(|_| "wants a percentage, such as \"20%\"".to_owned())?;
+    let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    match percent {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(format!("\"{text}\" is no share; write a percentage from \"0%\" to \"100%\"")),
+    }
 }

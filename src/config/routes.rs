@@ -2,9 +2,10 @@
 
 use crate::config::backends::Backend;
 use crate::config::limits::count;
-use crate::document::{Placed, Section, parsed, string};
+use crate::config::read::retry_buffer;
+use crate::document::{Placed, Section, boolean, parsed, string};
 use crate::flag::{BackendName, FlagKey};
-use crate::proxy::{RouteConfig, Target};
+use crate::proxy::{RouteConfig, RouteRescue, Target};
 
 pub(crate) fn routes(root: &mut Section<'_>, backends: &[Backend]) -> Vec<RouteConfig> {
     let problems = root.problems();
@@ -49,11 +50,16 @@ fn route(mut section: Section<'_>, backends: &[Backend]) -> Option<RouteConfig> 
             None
         }
     };
+    let rescue = RouteRescue {
+        enabled: section.optional("rescue", boolean).map(|placed| placed.value),
+        retry_buffer: section.optional("retry_buffer", retry_buffer).map(|placed| placed.value),
+    };
     section.finish();
     Some(RouteConfig {
         host: host.map(|host| host.value),
         path: path?.value,
         target: target?,
         in_flight: in_flight.map(|most| most.value),
+        rescue,
     })
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::downstream::Refusal;
 use crate::flag::{BackendName, FlagKey, without_port};
+use crate::proxy::rescue::RouteRescue;
 
 /// A route as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct RouteConfig {
     pub target: Target,
     /// How many requests may be under way on it; `None` leaves it to `[limits]`.
     pub in_flight: Option<usize>,
+    /// What is done about the canary's failures, where it is otherwise than the backends say.
+    pub rescue: RouteRescue,
 }
 
 /// Where a route's requests go.
@@ -152,7 +155,13 @@ mod tests {
 
     fn route(host: Option<&str>, path: &str, backend: &str) -> RouteConfig {
         let target = Target::Backend(backend.parse().unwrap());
-        RouteConfig { host: host.map(str::to_owned), path: path.to_owned(), target, in_flight: None }
+        RouteConfig {
+            host: host.map(str::to_owned),
+            path: path.to_owned(),
+            target,
+            in_flight: None,
+            rescue: RouteRescue::default(),
+        }
     }
 
     #[track_caller]

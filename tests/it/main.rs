@@ -14,6 +14,7 @@ mod layering;
 mod limits;
 mod postgres;
 mod proxying;
+mod rescue;
 mod rollback;
 mod schema;
 mod simulate;
