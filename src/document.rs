@@ -1,8 +1,9 @@
-//! Reads a TOML document key by key, collects every problem, and refuses what nobody asked for.
+//! Reads a TOML or JSON document key by key, collects every problem, and refuses what nobody asked for.
 //!
 //! A deserializer would stop at the first problem. Here each key is taken by the code that knows it; what remains at the
 //! end is unknown, and is refused with the nearest known key. Values may also come from the environment.
 
+mod json;
 mod read;
 mod tree;
 
@@ -11,10 +12,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Place, Source};
-use crate::document::tree::{Data, Key, Table};
-
 pub use crate::document::read::{boolean, duration, integer, number, one_or_more, parsed, string, strings, timestamp};
 pub use crate::document::tree::Value;
+pub(crate) use crate::document::tree::{Data, Key, Table};
 
 /// A parsed document.
 #[derive(Debug)]
@@ -85,6 +85,18 @@ impl Document {
         let source = Arc::new(Source { path: path.to_owned(), text });
         let whole = Place::File(Arc::clone(&source), 0..0);
         let root = tree::parse(&source)?;
+        Ok(Self { root, whole })
+    }
+
+    /// Parses `text` as JSON; it is called `path` in messages.
+    ///
+    /// # Errors
+    ///
+    /// The first place where the text is no JSON, or no object.
+    pub fn parse_json(path: &Path, text: String) -> Result<Self, Vec<Diagnostic>> {
+        let source = Arc::new(Source { path: path.to_owned(), text });
+        let whole = Place::File(Arc::clone(&source), 0..0);
+        let root = json::parse(&source)?;
         Ok(Self { root, whole })
     }
 
@@ -178,6 +190,11 @@ impl<'d> Section<'d> {
     #[must_use]
     pub fn value_place(&self, key: &str) -> Option<&'d Place> {
         self.table.get(key).map(|value| &value.place)
+    }
+
+    /// The value of `key` as it stands, if it is there.
+    pub(crate) fn value(&mut self, key: &'static str) -> Option<&'d Value> {
+        self.lookup(key)
     }
 
     /// Whether there is a table under `key`.

@@ -24,6 +24,8 @@ pub(crate) enum Data {
     Integer(i64),
     Float(f64),
     Boolean(bool),
+    /// Nothing, in JSON.
+    Null,
     /// A date or a time, as it is written.
     Datetime(String),
     Array(Vec<Value>),
@@ -40,6 +42,7 @@ impl Data {
             Self::Integer(_) => "an integer",
             Self::Float(_) => "a float",
             Self::Boolean(_) => "a boolean",
+            Self::Null => "null",
             Self::Datetime(_) => "a date",
             Self::Array(_) => "an array",
             Self::Table(_) => "a table",
@@ -60,6 +63,10 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    pub(crate) fn new(entries: Vec<(Key, Value)>) -> Self {
+        Self { entries }
+    }
+
     pub(crate) fn entries(&self) -> &[(Key, Value)] {
         &self.entries
     }
