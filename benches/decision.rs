@@ -82,7 +82,7 @@ fn asked(user: &str) -> EvaluationContext<'_> {
 }
 
 /// Rules of every kind of condition, of which only the last condition of the last rule fails.
-fn rules(bucketer: Bucketer) -> Rules {
+fn rules(bucketer: &Bucketer) -> Rules {
     let text = |attribute, test| Condition { test: Test::Text(attribute, test), line: 0 };
     let plain = |test| Condition { test, line: 0 };
     let holding = || {
@@ -95,7 +95,7 @@ fn rules(bucketer: Bucketer) -> Rules {
             text(Attribute::Query("country".into()), TextTest::Contains("são".into())),
             text(Attribute::User, TextTest::Regex(r"^user-\d+$".parse().unwrap())),
             plain(Test::Client(["10.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()].into())),
-            plain(Test::Percentage(Percentage::FULL, bucketer)),
+            plain(Test::Percentage(Percentage::FULL, bucketer.clone())),
             plain(Test::After(Moment::from_unix_millis(0))),
             plain(Test::Before(Moment::from_unix_millis(i64::MAX))),
         ]
@@ -130,7 +130,7 @@ fn decision(criterion: &mut Criterion) {
         entry.attached.charge(Arm::Stable, party(7), ending(Outcome::Success, Duration::from_micros(1234)));
         entry.attached.charge(Arm::Canary, party(8), ending(failure, Duration::from_secs(3)));
     };
-    let ruled = Flag { rules: rules(entry.flag.bucketer), ..Flag::clone(&entry.flag) };
+    let ruled = Flag { rules: rules(&entry.flag.bucketer), ..Flag::clone(&entry.flag) };
     let allocations = measure(|| {
         black_box(evaluate(&ruled, &entry.rollout, &asked("user-42")));
         drop(decide(&store, &key, "user-42"));

@@ -23,8 +23,8 @@ pub use name::{BackendName, FlagKey, NameError};
 pub use percentage::{Percentage, PercentageError};
 pub use rollout::{Adoption, Generation, Phase, Refusal, Rollout};
 pub use rule::{
-    Attribute, Condition, ConditionTrace, Pattern, PatternError, Rule, RuleTrace, Rules, Test, TextTest, VersionRange,
-    VersionRangeError, without_port,
+    Attribute, Comparison, Condition, ConditionTrace, Pattern, PatternError, Rule, RuleTrace, Rules, Test, TextTest,
+    VersionRange, VersionRangeError, VersionTest, without_port,
 };
 pub use set::{Entry, FlagSet};
 pub use version::SetVersion;

@@ -48,6 +48,14 @@ impl BetaList {
         self.file.as_ref()?.line_of(targeting_key).map(Listing::UsersFile)
     }
 
+    /// Every key on the list, each once.
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        let mut listed: Vec<_> = self.listed.iter().map(|key| &**key).collect();
+        listed.sort_unstable();
+        let file = self.file.iter().flat_map(|file| file.keys());
+        listed.into_iter().chain(file.filter(|key| !self.listed.contains(*key)))
+    }
+
     /// The version of the file that keys are from, if they are from one.
     #[must_use]
     pub fn file_version(&self) -> Option<SetVersion> {

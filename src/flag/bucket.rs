@@ -3,6 +3,7 @@
 //! The arithmetic is flagd's `fractional`: the 32 bits of `MurmurHash3` over salt and key, scaled to the number of buckets by a multiplication and a shift instead of a remainder, which keeps the buckets equally likely.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// How many buckets there are: 0.001 % each.
 pub const BUCKETS: u32 = 100_000;
@@ -66,9 +67,10 @@ impl FromStr for HashVersion {
 /// Maps targeting keys to buckets under one salt.
 ///
 /// The salt is hashed once, here; a key only goes on from there, so no text is put together for a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bucketer {
     hash: HashVersion,
+    salt: Arc<str>,
     salted: Murmur3,
 }
 
@@ -85,7 +87,19 @@ impl Bucketer {
             }
         }
         salted.update(salt.as_bytes());
-        Self { hash, salted }
+        Self { hash, salt: salt.into(), salted }
+    }
+
+    /// How it hashes.
+    #[must_use]
+    pub fn hash_version(&self) -> HashVersion {
+        self.hash
+    }
+
+    /// What it hashes before the targeting key.
+    #[must_use]
+    pub fn salt(&self) -> &str {
+        &self.salt
     }
 
     /// The bucket of `targeting_key`.

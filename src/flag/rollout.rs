@@ -254,7 +254,7 @@ impl Rollout {
                 adoptions.push(Adoption::PercentageUnderLatch);
             }
         }
-        let arms = |flag: &Flag| (flag.stable.clone(), flag.canary.clone(), flag.bucketer);
+        let arms = |flag: &Flag| (flag.stable.clone(), flag.canary.clone(), flag.bucketer.clone());
         if previous.is_some_and(|previous| arms(previous) != arms(flag)) {
             adoptions.push(Adoption::Arms);
         }

@@ -18,7 +18,7 @@ pub use crate::flag::rule::condition::{Condition, ConditionTrace, Test};
 pub use crate::flag::rule::pattern::{Pattern, PatternError};
 pub use crate::flag::rule::text::TextTest;
 pub use crate::flag::rule::value::{Attribute, without_port};
-pub use crate::flag::rule::version::{VersionRange, VersionRangeError};
+pub use crate::flag::rule::version::{Comparison, VersionRange, VersionRangeError, VersionTest};
 
 /// One rule: all of its conditions must hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +63,11 @@ impl Rules {
             }
         }
         traces
+    }
+
+    /// Every rule, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
     }
 
     /// How many there are.

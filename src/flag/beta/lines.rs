@@ -99,6 +99,23 @@ impl KeyLines {
         self.text.len() + self.offsets.allocation_size()
     }
 
+    /// Every key, in the order of the text, each once.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.keys_from(0).map(|(_, key)| key)
+    }
+
+    /// The keys of the lines from the one that begins at `offset` bytes on, each with where its line begins.
+    pub fn keys_from(&self, offset: usize) -> impl Iterator<Item = (usize, &str)> {
+        let mut line_begins = offset;
+        self.text.get(offset..).unwrap_or_default().split_inclusive('\n').filter_map(move |line| {
+            let (begins, key) = (line_begins, line.trim());
+            let key_begins = begins + (line.len() - line.trim_start().len());
+            line_begins += line.len();
+            let is_first = self.offset_of(key).is_some_and(|first| first as usize == key_begins);
+            is_first.then_some((begins, key))
+        })
+    }
+
     fn offset_of(&self, key: &str) -> Option<u32> {
         self.offsets.find(hash(key), |offset| key_at(&self.text, *offset) == key).copied()
     }

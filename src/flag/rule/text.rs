@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use crate::flag::rule::pattern::Pattern;
-use crate::flag::rule::version::VersionRange;
+use crate::flag::rule::version::{VersionRange, VersionTest};
 
 /// More values than this are not listed when a condition is put into words.
 const MAX_LISTED: usize = 5;
@@ -26,13 +26,16 @@ pub enum TextTest {
     Regex(Pattern),
     /// It is a version in this range.
     Semver(VersionRange),
+    /// It is a version that compares so with another.
+    Version(VersionTest),
     /// It is there, or it is not.
     Exists(bool),
 }
 
 impl TextTest {
     /// Whether `value` passes.
-    pub(crate) fn holds(&self, value: Option<&str>) -> bool {
+    #[must_use]
+    pub fn holds(&self, value: Option<&str>) -> bool {
         let Some(value) = value else { return *self == Self::Exists(false) };
         match self {
             Self::Equals(text) => value == &**text,
@@ -42,6 +45,7 @@ impl TextTest {
             Self::Contains(text) => value.contains(&**text),
             Self::Regex(pattern) => pattern.is_match(value),
             Self::Semver(range) => range.contains(value),
+            Self::Version(test) => test.holds(value),
             Self::Exists(wanted) => *wanted,
         }
     }
@@ -64,6 +68,7 @@ impl fmt::Display for TextTest {
             Self::Contains(text) => write!(f, "contains `{text}`"),
             Self::Regex(pattern) => write!(f, "regex `{pattern}`"),
             Self::Semver(range) => write!(f, "semver `{range}`"),
+            Self::Version(test) => write!(f, "version {test}"),
             Self::Exists(true) => f.write_str("exists"),
             Self::Exists(false) => f.write_str("does not exist"),
         }
