@@ -27,7 +27,7 @@ use crate::admin::problem::AdminError;
 use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, Readiness};
 use crate::flag::{FlagKey, Generation, Percentage};
 use crate::recorder::Recorder;
-use crate::rollout::{AskedRequest, Command, Request, Rollouts, Saved};
+use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
 
 /// What a change holds at most. The longest thing in one is a reason.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -83,6 +83,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/flags/{key}/explain", get(explain))
         .route("/api/v1/flags/{key}/{action}", post(act))
         .route("/api/v1/events", get(events))
+        .route("/api/v1/export/flagd", get(export))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -149,6 +150,29 @@ async fn events(
     // A flag whose file is gone still has its history, so the flag need not be in force.
     let flag = query.flag.map(|flag| flag_key(&flag)).transpose()?;
     Ok(Json(EventList { events: state.rollouts.events(flag.as_ref(), limit).await? }))
+}
+
+/// Flags as flagd has them: those that `flag`, any number of times, names, or all.
+async fn export(
+    State(state): Shared,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, AdminError> {
+    let Query(query) = query?;
+    let mut keys = Vec::new();
+    for (name, value) in query {
+        if name != "flag" {
+            return Err(AdminError::Invalid(format!("there is no `{name}` to ask for; `flag` names a flag to export")));
+        }
+        keys.push(flag_key(&value)?);
+    }
+    // Beta lists may be long, and what else this thread does may not wait for them.
+    let exported = tokio::task::spawn_blocking(move || {
+        state.rollouts.export(&keys).map(|exported| Json(exported).into_response())
+    });
+    match exported.await {
+        Ok(exported) => exported.map_err(|key| AdminError::UnknownFlag(key.to_string())),
+        Err(_) => Err(ChangeError::Interrupted.into()),
+    }
 }
 
 async fn patch(

@@ -207,6 +207,28 @@ pub struct ConditionFinding {
     pub parts: Vec<ConditionFinding>,
 }
 
+/// Flags as flagd has them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlagdExport {
+    /// The document that flagd reads.
+    pub flagd: serde_json::Value,
+    /// What could not be said in it.
+    pub not_exported: Vec<NotExported>,
+}
+
+/// What flagd cannot be told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NotExported {
+    /// The flag.
+    pub flag: String,
+    /// The rule that is left out, from 1; without it, the whole flag is.
+    pub rule: Option<usize>,
+    /// The line of the flag file that the rule begins on.
+    pub line: Option<usize>,
+    /// Why.
+    pub why: String,
+}
+
 /// One row of the audit trail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {

@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod explain;
+mod export;
 mod output;
 mod schema;
 mod serve;
@@ -53,6 +54,9 @@ enum Command {
                             tidegate explain async-database --header x-app-version=2.3.1 --path /api/v1/parse-jd\n  \
                             tidegate explain async-database --request head.txt --offline")]
     Explain(ExplainArgs),
+    /// Write the flags as flagd has them, so that a flagd daemon or provider decides the same for every user.
+    #[command(after_help = EXPORT_HELP)]
+    Export(ExportArgs),
     /// Show each flag: percentage, phase, both arms' requests and errors, and the evidence against the canary.
     Status(StatusArgs),
     /// Move the canary to a percentage of users.
@@ -190,6 +194,30 @@ struct ExplainArgs {
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
     /// Ask the flag files instead of a gateway: the decision is that of a new rollout.
+    #[arg(long)]
+    offline: bool,
+    /// The directory of flag files; without it the one in the configuration.
+    #[arg(long, value_name = "DIR", requires = "offline")]
+    flags: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// What `export --help` ends with.
+const EXPORT_HELP: &str = "Rules that flagd cannot be told are named on standard error and left out, and so are flags \
+    whose percentage it cannot be told.\nExit code 0 if nothing is left out, 1 if something is (or nothing could be written).\n\
+    Examples:\n  tidegate export --flagd > flags.flagd.json\n  tidegate export --flagd --offline async-database";
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The keys of the flags to write; without any, every flag.
+    flag: Vec<FlagKey>,
+    /// Write JSON for flagd 0.14 and later, with the percentages and rollbacks in force.
+    #[arg(long, required = true)]
+    flagd: bool,
+    /// Ask the flag files instead of a gateway: what is written is that of new rollouts.
     #[arg(long)]
     offline: bool,
     /// The directory of flag files; without it the one in the configuration.
@@ -405,6 +433,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Check(args) => check::check(args),
         Command::Schema => schema::schema(),
         Command::Explain(args) => explain::explain(&args),
+        Command::Export(args) => export::export(&args),
         Command::Status(args) => show::status(&Client::new(&args.admin), &args),
         Command::Token(args) => token::token(args),
         Command::Simulate(args) => simulate::simulate(&args),

@@ -2,6 +2,7 @@
 //!
 //! Loading is all or nothing. What comes out is a complete, checked set, or every problem in it.
 
+mod flagd;
 mod parse;
 mod rules;
 mod users;
@@ -17,10 +18,14 @@ use crate::flag_file::users::UserLists;
 use crate::judge::Guard;
 use crate::outcome::FailureClasses;
 
+pub use crate::flag_file::flagd::{Exported, Unsaid, export};
 pub use crate::flag_file::watch::watch;
 
 /// How a flag file's name ends.
 const EXTENSION: &str = "toml";
+
+/// A file of flagd's flags of more than this is a mistake: it is read into a tree, and each value takes much more there.
+const MAX_FLAGD_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A flag file of more than this is a mistake; users by the million belong in a `users_file`.
 const MAX_FLAG_FILE_BYTES: u64 = 1024 * 1024;
@@ -103,8 +108,17 @@ impl Loader {
         let mut problems = Vec::new();
         for path in flag_files(directory).map_err(|problem| vec![problem])? {
             match read(&path, expected, &mut self.lists) {
-                Ok(definition) => definitions.push(definition),
+                Ok(found) => definitions.extend(found),
                 Err(found) => problems.extend(found),
+            }
+        }
+        definitions.sort_by(|a: &Definition, b| (&a.flag.key, &a.path).cmp(&(&b.flag.key, &b.path)));
+        for pair in definitions.windows(2) {
+            if let [first, second] = pair
+                && first.flag.key == second.flag.key
+            {
+                let message = format!("the flag `{}` is in {} too", second.flag.key, first.path.display());
+                problems.push(Diagnostic::of_file(&second.path, message));
             }
         }
         for key in &expected.flags {
@@ -137,18 +151,50 @@ pub fn load(directory: &Path, expected: &Expectations) -> Result<Vec<Definition>
     Loader::new(directory.to_owned(), expected.clone()).load()
 }
 
-/// Reads one flag file.
+/// Reads one flag file: a flag, or as many as a file of flagd's holds.
 ///
 /// # Errors
 ///
 /// Every problem in it.
-pub fn load_file(path: &Path, expected: &Expectations) -> Result<Definition, Vec<Diagnostic>> {
+pub fn load_file(path: &Path, expected: &Expectations) -> Result<Vec<Definition>, Vec<Diagnostic>> {
     read(path, expected, &mut UserLists::default())
 }
 
-fn read(path: &Path, expected: &Expectations, lists: &mut UserLists) -> Result<Definition, Vec<Diagnostic>> {
-    let text = read_bounded(path).map_err(|problem| vec![problem])?;
-    parse::parse(path, text, expected, lists)
+/// Reads the flag `key` from the file that has it; `None` if none has.
+///
+/// # Errors
+///
+/// Every problem in the files that had to be read.
+pub fn load_flag(
+    directory: &Path,
+    key: &FlagKey,
+    expected: &Expectations,
+) -> Result<Option<Definition>, Vec<Diagnostic>> {
+    let own = directory.join(format!("{key}.{EXTENSION}"));
+    let mut files = if own.exists() { vec![own] } else { flag_files(directory).map_err(|problem| vec![problem])? };
+    files.retain(|path| is_flagd(path) || path.file_stem() == Some(OsStr::new(key.as_str())));
+    for path in files {
+        let found = load_file(&path, expected)?.into_iter().find(|definition| definition.flag.key == *key);
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+fn read(path: &Path, expected: &Expectations, lists: &mut UserLists) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+    if is_flagd(path) {
+        let message = "put long lists of users into a `users_file` of a TOML flag file";
+        let text = read_bounded(path, MAX_FLAGD_FILE_BYTES, message).map_err(|problem| vec![problem])?;
+        return flagd::parse(path, text, expected);
+    }
+    let message = "put long lists of users into a `users_file`";
+    let text = read_bounded(path, MAX_FLAG_FILE_BYTES, message).map_err(|problem| vec![problem])?;
+    parse::parse(path, text, expected, lists).map(|definition| vec![definition])
+}
+
+fn is_flagd(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(flagd::EXTENSION.as_bytes()))
 }
 
 /// The flag files in `directory`, by name. Hidden files are not looked at: editors and mounted `ConfigMap`s keep their
@@ -159,7 +205,7 @@ fn flag_files(directory: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     for entry in fs::read_dir(directory).map_err(cannot)? {
         let path = entry.map_err(cannot)?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension() == Some(OsStr::new(EXTENSION)) {
+        if !hidden && (path.extension() == Some(OsStr::new(EXTENSION)) || is_flagd(&path)) {
             files.push(path);
         }
     }
@@ -167,11 +213,10 @@ fn flag_files(directory: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     Ok(files)
 }
 
-fn read_bounded(path: &Path) -> Result<String, Diagnostic> {
+fn read_bounded(path: &Path, limit: u64, instead: &str) -> Result<String, Diagnostic> {
     let length = regular_file(path).map_err(|error| Diagnostic::of_file(path, format!("cannot read: {error}")))?;
-    if length > MAX_FLAG_FILE_BYTES {
-        let message =
-            format!("{length} bytes are too many for a flag file; put long lists of users into a `users_file`");
+    if length > limit {
+        let message = format!("{length} bytes are too many for a flag file; {instead}");
         return Err(Diagnostic::of_file(path, message));
     }
     read_text(path).map_err(|error| Diagnostic::of_file(path, format!("cannot read: {error}")))

@@ -34,6 +34,7 @@ pub use crate::rollout::asked::{AskedError, AskedRequest};
 pub use crate::rollout::book::{Counters, ReloadResult};
 pub use crate::rollout::command::{ChangeError, Command, Request, Saved};
 pub use crate::rollout::explanation::explanation;
+pub use crate::rollout::status::flagd_export;
 
 /// How often the canaries are judged.
 pub const TICK: Duration = Duration::from_millis(100);

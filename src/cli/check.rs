@@ -58,7 +58,7 @@ fn read(path: Option<PathBuf>, config: Option<PathBuf>) -> Result<Vec<Definition
         Some(path) if path.is_dir() => load(&path, &expected),
         Some(path) => {
             expected.flags.clear();
-            load_file(&path, &expected).map(|definition| vec![definition])
+            load_file(&path, &expected)
         }
     }
 }

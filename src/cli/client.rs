@@ -11,12 +11,15 @@ use ureq::middleware::MiddlewareNext;
 use ureq::{Agent, Body, SendBody};
 
 use crate::admin::ACTOR_HEADER;
-use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, Problem, Readiness};
+use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport, Problem, Readiness};
 use crate::cli::AdminArgs;
 use crate::flag::{FlagKey, Percentage};
 
 /// Longer than the admin API takes for anything, a failing store included.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// No answer is longer: an export with beta lists by the million has some hundred megabytes.
+const MAX_ANSWER_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// One gateway's admin API.
 #[derive(Debug)]
@@ -59,6 +62,11 @@ impl Client {
         let request = self.agent.get(self.url(&format!("/api/v1/flags/{key}/explain")));
         let request = parts.iter().fold(request, |request, (part, value)| request.query(part, value));
         self.answer(request.call())
+    }
+
+    pub(crate) fn export(&self, flags: &[FlagKey]) -> anyhow::Result<FlagdExport> {
+        let request = self.agent.get(self.url("/api/v1/export/flagd"));
+        self.answer(flags.iter().fold(request, |request, flag| request.query("flag", flag.as_str())).call())
     }
 
     pub(crate) fn events(&self, flag: Option<&FlagKey>, limit: u32) -> anyhow::Result<EventList> {
@@ -105,7 +113,8 @@ impl Client {
         let base = &self.base;
         let mut response = self.sent(result)?;
         if response.status().is_success() {
-            return response.body_mut().read_json().with_context(|| format!("{base} is no Tidegate admin API"));
+            let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES);
+            return body.read_json().with_context(|| format!("{base} is no Tidegate admin API"));
         }
         match response.body_mut().read_json::<Problem>() {
             Ok(problem) => bail!("{}", problem.detail),

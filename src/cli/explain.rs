@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::{Config, environment};
 use crate::diagnostic::Diagnostic;
 use crate::flag::{Generation, Moment, Rollout};
-use crate::flag_file::load_file;
+use crate::flag_file::load_flag;
 use crate::rollout::{AskedRequest, explanation};
 
 /// What an explanation without a gateway cannot know.
@@ -103,11 +103,9 @@ fn offline(args: &ExplainArgs, asked: &AskedRequest) -> anyhow::Result<Explanati
     let mut expected = config.expectations();
     expected.flags.clear();
     let directory = args.flags.as_ref().unwrap_or(&config.flags.path);
-    let path = directory.join(format!("{}.toml", args.flag));
-    if !path.exists() {
-        bail!("there is no flag `{}`: {} does not exist", args.flag, path.display());
-    }
-    let definition = load_file(&path, &expected).map_err(refused)?;
+    let Some(definition) = load_flag(directory, &args.flag, &expected).map_err(refused)? else {
+        bail!("there is no flag `{}`: no file in {} has it", args.flag, directory.display());
+    };
     let rollout = Rollout::begin(&definition.flag, Generation::FIRST);
     let now = Moment::from_unix_millis(clock::wall().as_millisecond());
     Ok(explanation(&definition.flag, &rollout, &definition, &asked.context(now)))

@@ -10,6 +10,8 @@ use crate::document::{Placed, Section, nearest, number, one_or_more, string, tim
 use crate::flag::{Arm, Attribute, Bucketer, Condition, HashVersion, Moment, Percentage, Rule, Rules, Test};
 use crate::flag_file::rules::text::{direct, named};
 
+pub(crate) use crate::flag_file::rules::text::fitting;
+
 /// How the flag draws users: a percentage in a rule draws the same first, unless it has a salt of its own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Drawing<'s> {

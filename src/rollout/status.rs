@@ -1,8 +1,9 @@
 //! The rollouts as people see them.
 
-use crate::api::{ArmStatus, Arms, Event, Evidence, Explanation, FlagStatus};
+use crate::api::{ArmStatus, Arms, Event, Evidence, Explanation, FlagStatus, FlagdExport, NotExported};
 use crate::clock;
-use crate::flag::{Arm, FlagKey, Moment, Phase, SetVersion};
+use crate::flag::{Arm, Flag, FlagKey, Moment, Phase, Rollout, SetVersion};
+use crate::flag_file::{Exported, Unsaid, export};
 use crate::judge::{Check, Counts, Verdict};
 use crate::recorder::RecordedFlag;
 use crate::rollout::asked::AskedRequest;
@@ -43,6 +44,20 @@ impl Rollouts {
         Some(explanation(&entry.flag, &entry.rollout, &live.definition, &asked.context(now)))
     }
 
+    /// The flags `keys`, or all if it names none, as flagd has them.
+    ///
+    /// # Errors
+    ///
+    /// The first key that is no flag's.
+    pub fn export(&self, keys: &[FlagKey]) -> Result<FlagdExport, FlagKey> {
+        let set = self.flags.load();
+        if let Some(missing) = keys.iter().find(|key| set.get(key).is_none()) {
+            return Err(missing.clone());
+        }
+        let wanted = set.entries().into_iter().filter(|entry| keys.is_empty() || keys.contains(&entry.flag.key));
+        Ok(flagd_export(wanted.map(|entry| (&*entry.flag, &entry.rollout))))
+    }
+
     /// The newest `limit` events, of one flag or of all.
     ///
     /// # Errors
@@ -74,6 +89,18 @@ impl Rollouts {
         }
         problems
     }
+}
+
+/// Flags in the state of their rollouts, as flagd has them.
+pub fn flagd_export<'f>(flags: impl IntoIterator<Item = (&'f Flag, &'f Rollout)>) -> FlagdExport {
+    let Exported { document, unsaid } = export(flags);
+    let not_exported = |Unsaid { flag, rule, why }| NotExported {
+        flag: flag.to_string(),
+        rule: rule.map(|(number, _)| number),
+        line: rule.map(|(_, line)| line),
+        why,
+    };
+    FlagdExport { flagd: document, not_exported: unsaid.into_iter().map(not_exported).collect() }
 }
 
 fn flag_status(entry: &RecordedFlag, live: Option<&Live>) -> FlagStatus {

@@ -5,6 +5,7 @@
 mod admin;
 mod backend;
 mod cli;
+mod flagd;
 mod flags;
 mod framing;
 mod guards;

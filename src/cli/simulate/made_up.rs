@@ -92,7 +92,8 @@ fn guard(args: &SimulateArgs) -> anyhow::Result<Guard> {
         load_file(path, &expected)
     };
     match read() {
-        Ok(definition) => Ok(definition.guard),
+        // All flags of a file of flagd's have the same.
+        Ok(definitions) => Ok(definitions.into_iter().next().map(|definition| definition.guard).unwrap_or_default()),
         Err(problems) => {
             tell(&problems)?;
             bail!("{} is no flag file to simulate", path.display());

@@ -122,7 +122,7 @@ fn texts_of(section: &Section<'_>, attribute: &Attribute, texts: Vec<Placed<Stri
 }
 
 /// `text`, if `attribute` can be that or begin so: otherwise the condition would silently never hold.
-fn fitting(attribute: &Attribute, text: String) -> Result<Box<str>, String> {
+pub(crate) fn fitting(attribute: &Attribute, text: String) -> Result<Box<str>, String> {
     match attribute {
         Attribute::Path if !text.starts_with('/') => Err(format!("\"{text}\" is no path: a path begins with `/`")),
         Attribute::Path if text.contains(['?', '#']) => {
