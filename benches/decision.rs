@@ -31,6 +31,7 @@ fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
         bucketer: Bucketer::new(HashVersion::FlagdV2, "async-database"),
         beta: (0..1000).map(|number| format!("beta-{number}")).collect(),
         rules: Rules::default(),
+        ramp: None,
     });
     let rollout = Rollout::begin(&flag, Generation::FIRST);
     let attached = recorder.open(&flag, FailureClasses::default());

@@ -203,12 +203,14 @@ async fn act(
     let percentage = change.percentage.map(checked).transpose()?;
     let command = match (action.as_str(), percentage) {
         ("resume", percentage) => Command::Resume(percentage),
-        ("pause" | "promote" | "rollback", Some(_)) => {
+        ("pause" | "promote" | "rollback" | "skip" | "approve", Some(_)) => {
             return Err(AdminError::Invalid(format!("`percentage` means nothing to {action}")));
         }
         ("pause", None) => Command::Pause,
         ("promote", None) => Command::Promote,
         ("rollback", None) => Command::RollBack,
+        ("skip", None) => Command::Skip,
+        ("approve", None) => Command::Approve,
         _ => return Err(AdminError::NotFound),
     };
     make(&state, actor, &flag_key(&key)?, command, change.reason, &headers).await

@@ -13,7 +13,7 @@ pub struct FlagStatus {
     pub release: String,
     /// Grows with every change of the rollout.
     pub generation: u64,
-    /// `manual`, `paused`, `rolled_back`, `promoted` or `disabled`.
+    /// `manual`, `ramping`, `paused`, `rolled_back`, `promoted` or `disabled`.
     pub phase: String,
     /// The share of targeting keys on canary right now, in percent: 0 while rolled back or disabled.
     pub percentage: f64,
@@ -33,6 +33,49 @@ pub struct FlagStatus {
     pub evidence: Vec<Evidence>,
     /// The rollback, while its latch holds.
     pub rollback: Option<Rollback>,
+    /// Where the ramp stands, if the flag file has one.
+    pub ramp: Option<RampStatus>,
+}
+
+/// A ramp, and where the rollout stands on it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RampStatus {
+    /// Whether the ramp moves the percentage, now or once it is resumed: not after a person has taken over or promoted.
+    pub active: bool,
+    /// The steps, from the lowest to 100 %.
+    pub steps: Vec<RampStepStatus>,
+    /// The number, from 1, of the step that the percentage is on; 0 below the first.
+    pub step: usize,
+    /// For how long the ramp has run at this percentage, in seconds. Pauses and the gateway's absence do not count.
+    pub held_s: f64,
+    /// Requests of the canary that the judge has heard in that time.
+    pub requests: u64,
+    /// How many each step has to see.
+    pub min_requests: u64,
+    /// After this many seconds on a step the ramp pauses, if the evidence is not there.
+    pub max_hold_s: f64,
+    /// Whether it has paused for that reason.
+    pub inconclusive: bool,
+    /// `time`, `requests`, `evidence` or `approval`; `resume` while it is held, `enabled` while the flag is switched off;
+    /// nothing if it does not move the percentage.
+    pub waits_for: Option<String>,
+    /// The same in words.
+    pub detail: String,
+    /// The percentage that it goes to next, if it moves the percentage.
+    pub next_percentage: Option<f64>,
+    /// When it goes there at the earliest, in RFC 3339, while it waits for its time.
+    pub next_at: Option<String>,
+}
+
+/// One step of a ramp.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RampStepStatus {
+    /// The share of targeting keys on canary, in percent.
+    pub percentage: f64,
+    /// For how long it is held at least, in seconds.
+    pub hold_s: f64,
+    /// Whether a person has to let the ramp go on.
+    pub approve: bool,
 }
 
 /// Both arms of a flag.
@@ -242,7 +285,7 @@ pub struct Event {
     pub generation: u64,
     /// What was done.
     pub action: String,
-    /// Who did it: a person, `judge` or `file`.
+    /// Who did it: a person, `judge`, `ramp` or `file`.
     pub actor: String,
     /// Why.
     pub reason: Option<String>,

@@ -64,8 +64,12 @@ enum Command {
     Set(SetArgs),
     /// Have nothing but people and the flag file move a rollout, until it is resumed. The canary is still judged.
     Pause(ActionArgs),
-    /// Lift a pause or a rollback, at the percentage before it or at a lower one.
+    /// Lift a pause or a rollback, at the percentage before it or at a lower one; or give a rollout back to its ramp.
     Resume(ResumeArgs),
+    /// Open the gate that the ramp waits at.
+    Approve(ActionArgs),
+    /// Go on to the ramp's next step now, whatever it waits for.
+    Skip(ActionArgs),
     /// Put everyone on canary.
     Promote(ActionArgs),
     /// Take the canary out of traffic, until someone resumes it or the flag file names a new release.
@@ -441,6 +445,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Set(args) => show::set(&args),
         Command::Pause(args) => show::act("pause", &args.flag, None, &args.change),
         Command::Resume(args) => show::act("resume", &args.flag, args.percentage, &args.change),
+        Command::Approve(args) => show::act("approve", &args.flag, None, &args.change),
+        Command::Skip(args) => show::act("skip", &args.flag, None, &args.change),
         Command::Promote(args) => show::act("promote", &args.flag, None, &args.change),
         Command::Rollback(args) => show::act("rollback", &args.flag, None, &args.change),
     }

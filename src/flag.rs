@@ -10,6 +10,7 @@ mod context;
 mod evaluate;
 mod name;
 mod percentage;
+mod ramp;
 mod rollout;
 mod rule;
 mod set;
@@ -21,7 +22,8 @@ pub use context::{Attributes, EvaluationContext, MAX_TARGETING_KEY_BYTES, Moment
 pub use evaluate::{Arm, Derivation, Evaluation, Layer, Reason, Step, evaluate, explain};
 pub use name::{BackendName, FlagKey, NameError};
 pub use percentage::{Percentage, PercentageError};
-pub use rollout::{Adoption, Generation, Phase, Refusal, Rollout};
+pub use ramp::{Onward, Ramp, RampAction, RampError, RampStep, Stay, Wait};
+pub use rollout::{Adoption, Generation, Phase, RampState, Refusal, Rollout};
 pub use rule::{
     Attribute, Comparison, Condition, ConditionTrace, Pattern, PatternError, Rule, RuleTrace, Rules, Test, TextTest,
     VersionRange, VersionRangeError, VersionTest, without_port,
@@ -56,6 +58,8 @@ pub struct Flag {
     pub beta: BetaList,
     /// What serves an arm by other marks of the request, before the percentage is asked.
     pub rules: Rules,
+    /// The steps by which a rollout goes up by itself.
+    pub ramp: Option<Ramp>,
 }
 
 impl Flag {

@@ -4,6 +4,7 @@
 
 mod flagd;
 mod parse;
+mod ramp;
 mod rules;
 mod users;
 mod watch;

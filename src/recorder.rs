@@ -445,6 +445,7 @@ mod tests {
             bucketer: Bucketer::new(HashVersion::FlagdV2, "salt"),
             beta: BetaList::default(),
             rules: Rules::default(),
+            ramp: None,
         }
     }
 

@@ -9,6 +9,7 @@ mod book;
 mod command;
 mod explanation;
 mod latency;
+mod ramp;
 mod saving;
 mod status;
 mod trial;
@@ -28,6 +29,7 @@ use crate::flag::{Arm, FlagKey, Generation, Phase, Rollout};
 use crate::flag_file::{Definition, set_version};
 use crate::recorder::{RecordedFlag, RecordedFlagSet, RecordedFlagStore, Recorder};
 use crate::rollout::book::{Book, Live, basis};
+use crate::rollout::ramp::stay;
 use crate::store::{Record, Store, StoreError, StoredRollout, state_of};
 
 pub use crate::rollout::asked::{AskedError, AskedRequest};
@@ -47,6 +49,9 @@ const BY_FILE: &str = "file";
 
 /// The actor of what the judge decides.
 const BY_JUDGE: &str = "judge";
+
+/// The actor of what a ramp does.
+const BY_RAMP: &str = "ramp";
 
 /// Every rollout, with what is needed to change, judge and keep it.
 pub struct Rollouts {
@@ -122,7 +127,7 @@ impl Rollouts {
         for (key, live) in gone {
             if let Some(entry) = current.get(&key) {
                 info!(feature_flag.key = %key, "the flag's file is gone; its rollout is kept for when it comes back");
-                let rollout = entry.rollout.clone();
+                let rollout = live.progress.standing(&entry.rollout);
                 book.dormant.insert(key.clone(), StoredRollout { flag: key, rollout, rollback: live.rollback });
             }
         }
@@ -142,7 +147,10 @@ impl Rollouts {
     ) -> Arc<RecordedFlag> {
         let flag = Arc::new(definition.flag.clone());
         let dormant = book.dormant.remove(&flag.key);
-        let before = entry.map(|entry| entry.rollout.clone()).or(dormant.as_ref().map(|kept| kept.rollout.clone()));
+        let standing = |entry: &Arc<RecordedFlag>| {
+            live.as_ref().map_or_else(|| entry.rollout.clone(), |live| live.progress.standing(&entry.rollout))
+        };
+        let before = entry.map(standing).or(dormant.as_ref().map(|kept| kept.rollout.clone()));
         let kept = dormant.and_then(|kept| kept.rollback);
         let latched = live.as_ref().and_then(|live| live.rollback.clone()).or(kept);
         let (rollout, actions) = match &before {
@@ -173,11 +181,11 @@ impl Rollouts {
             Some(live) => {
                 let mut live = Live { definition, ..live };
                 if let (None, Some(before)) = (same_generation, entry) {
-                    live.next_generation(before, rollback);
+                    live.next_generation(before, &rollout, rollback);
                 }
                 live
             }
-            None => Live::new(definition, rollback, kept),
+            None => Live::new(definition, &rollout, rollback, kept),
         };
         book.live.insert(flag.key.clone(), live);
         Arc::new(RecordedFlag { flag, rollout, attached })
@@ -228,13 +236,18 @@ impl Rollouts {
     fn prepare(&self, key: &FlagKey, request: &Request) -> Result<Option<Record>, ChangeError> {
         let mut book = self.book();
         let set = self.flags.load();
-        let before = &looked_at(set.get(key), key, request)?.rollout;
+        let entry = looked_at(set.get(key), key, request)?;
+        let Some(live) = book.live.get(key) else { return Err(ChangeError::UnknownFlag(key.clone())) };
+        let (before, ramp) = (&live.progress.standing(&entry.rollout), entry.flag.ramp.as_ref());
         let after = match request.command {
             Command::Set(percentage) => before.set(percentage)?,
             Command::Pause => before.pause()?,
-            Command::Resume(percentage) => before.resume(percentage)?,
+            Command::Resume(percentage) => before.resume(percentage, ramp)?,
             Command::Promote => before.promote()?,
+            Command::Skip => before.skip(ramp)?,
+            Command::Approve => before.approve(ramp, stay(live))?,
             Command::RollBack => before.roll_back(),
+            Command::Follow(action) => before.follow(action),
         };
         if after.generation == before.generation {
             return Ok(None);
@@ -248,9 +261,10 @@ impl Rollouts {
     /// Gives the state in force a newer generation than the change that may or may not have been stored, and queues it.
     fn reassert(&self, book: &mut Book, key: &FlagKey, actor: &str) {
         let set = self.flags.load();
-        let Some(before) = set.get(key).map(|entry| &entry.rollout) else { return };
+        let (Some(entry), Some(live)) = (set.get(key), book.live.get(key)) else { return };
+        let before = &live.progress.standing(&entry.rollout);
         let rollout = book.after_reserved(key, before.clone());
-        let rollback = book.live.get(key).and_then(|live| live.rollback.clone());
+        let rollback = live.rollback.clone();
         let after = StoredRollout { flag: key.clone(), rollout, rollback };
         let reason =
             Some("the store did not say in time whether it kept a change; this is what is in force".to_owned());
@@ -297,7 +311,7 @@ impl Rollouts {
         let StoredRollout { flag: key, rollout, rollback } = &record.after;
         let set = self.flags.load();
         let (Some(before), Some(live)) = (set.get(key), book.live.get_mut(key)) else { return };
-        live.next_generation(before, rollback.clone());
+        live.next_generation(before, rollout, rollback.clone());
         self.flags.update(|set| {
             let flag = Arc::clone(&before.flag);
             let attached = self.recorder.open(&flag, live.definition.failures);
@@ -313,6 +327,7 @@ impl Rollouts {
         let mut worse = Vec::new();
         for (key, live) in &mut book.live {
             let Some(entry) = set.get(key) else { continue };
+            live.progress.look(now, &entry.rollout, &entry.attached);
             if !entry.rollout.enabled || entry.rollout.phase == Phase::RolledBack {
                 continue;
             }

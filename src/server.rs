@@ -217,6 +217,7 @@ async fn run(
         let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
         async move { rollouts.judge_until(stopping).await }
     });
+    parts.spawn(Arc::clone(&rollouts).ramp_until(control_stopping.clone()));
     parts.spawn({
         let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
         async move { rollouts.save_until(stopping).await }

@@ -7,6 +7,7 @@ mod database;
 mod error;
 mod events;
 mod postgres;
+mod ramp;
 mod record;
 mod rollouts;
 mod sqlite;

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::thread;
 use std::time::Duration;
 
-use crate::api::{ArmStatus, Changed, Event, Evidence, FlagStatus};
+use crate::api::{ArmStatus, Changed, Event, Evidence, FlagStatus, RampStatus, RampStepStatus};
 use crate::cli::client::Client;
 use crate::cli::output::{millis, print, print_json, share, table};
 use crate::cli::{ChangeArgs, HistoryArgs, SetArgs, StatusArgs};
@@ -88,14 +88,29 @@ fn flag_text(flag: &FlagStatus) -> String {
             let _ = write!(text, " ({reason})");
         }
     }
+    if let Some(ramp) = &flag.ramp {
+        let _ = write!(text, "\n  ramp: {}", ramp_text(ramp));
+    }
     if let Some(percentage) = flag.resume_percentage {
         let _ = write!(text, "\n  `tidegate resume {}` goes back to {percentage} %", flag.key);
     }
     let meant = flag.resume_percentage.unwrap_or(flag.percentage);
-    if flag.enabled && (meant - flag.file_percentage).abs() > f64::EPSILON {
+    let on_ramp = flag.ramp.as_ref().is_some_and(|ramp| ramp.active);
+    if flag.enabled && !on_ramp && (meant - flag.file_percentage).abs() > f64::EPSILON {
         let _ = write!(text, "\n  drift: the file says {} %, the rollout {meant} %", flag.file_percentage);
     }
     text
+}
+
+/// The steps with the one that it stands on marked, and what it waits for.
+fn ramp_text(ramp: &RampStatus) -> String {
+    let step = |(index, step): (usize, &RampStepStatus)| {
+        let share = format!("{} %", step.percentage);
+        if index + 1 == ramp.step { format!("[{share}]") } else { share }
+    };
+    let steps: Vec<_> = ramp.steps.iter().enumerate().map(step).collect();
+    let next = ramp.next_at.as_ref().map_or_else(String::new, |at| format!(", not before {at}"));
+    format!("{}  {}{next}", steps.join(" → "), ramp.detail)
 }
 
 /// Evidence, which goes from nearly nothing to more than anybody reads.

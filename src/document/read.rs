@@ -79,10 +79,31 @@ pub fn integer<T: TryFrom<i64>>(value: &Value) -> Result<T, String> {
 ///
 /// If it is something else.
 pub fn duration(value: &Value) -> Result<Duration, String> {
-    let text = string(value).or_else(|_| wanted("a duration such as \"500ms\" or \"30s\"", &value.data))?;
+    duration_in(&string(value).or_else(|_| wanted("a duration such as \"500ms\" or \"30s\"", &value.data))?)
+}
+
+/// The span of time that `text` writes, such as `500ms`, `30s`, `1h30m`; not negative.
+///
+/// # Errors
+///
+/// If it is something else.
+pub fn duration_in(text: &str) -> Result<Duration, String> {
     let duration: SignedDuration =
         text.parse().map_err(|_| format!("\"{text}\" is no duration; write it like \"500ms\", \"30s\" or \"1h\""))?;
     Duration::try_from(duration).map_err(|_| format!("\"{text}\" is negative"))
+}
+
+/// An array of strings, each with its place.
+///
+/// # Errors
+///
+/// If it or one of its members is something else.
+pub fn placed_strings(value: &Value) -> Result<Vec<Placed<String>>, String> {
+    let placed = |value: &Value| Ok(Placed { value: string(value)?, place: value.place.clone() });
+    match typed(value).as_ref() {
+        Data::Array(values) => values.iter().map(placed).collect(),
+        other => wanted("an array of strings", other),
+    }
 }
 
 /// An array of strings.

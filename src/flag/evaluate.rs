@@ -225,6 +225,7 @@ mod tests {
             bucketer: Bucketer::new(HashVersion::FlagdV2, "async-database"),
             beta: ["alice", "bob"].into_iter().collect(),
             rules: Rules::default(),
+            ramp: None,
         }
     }
 
@@ -290,7 +291,7 @@ mod tests {
         #[test]
         fn an_explanation_ends_in_the_decision(
             enabled: bool,
-            phase in prop::sample::select(vec![Phase::Manual, Phase::Paused, Phase::RolledBack, Phase::Promoted]),
+            phase in prop::sample::select(Phase::ALL.to_vec()),
             buckets in 0_u32..=100_000,
             key in prop::option::of("alice|bob|vip-.|.{0,8}"),
         ) {

@@ -12,6 +12,7 @@ use crate::flag::{
     BackendName, BetaList, Bucketer, Flag, FlagKey, HashVersion, MAX_TARGETING_KEY_BYTES, NameError, Percentage,
     SetVersion,
 };
+use crate::flag_file::ramp::ramp;
 use crate::flag_file::rules::{Drawing, rules};
 use crate::flag_file::users::UserLists;
 use crate::flag_file::{Definition, Expectations, Lines};
@@ -71,9 +72,8 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations, lists: &mut
     let (guard, failures) = file.section("guard").map_or_else(Default::default, guard);
     let salt = salt.map(|salt| salt.value).or_else(|| key.as_ref().map(FlagKey::to_string)).unwrap_or_default();
     let rules = rules(&mut file, Drawing { hash, salt: &salt });
-    for later in ["ramp", "shadow"] {
-        file.not_supported_yet(later);
-    }
+    let ramp = file.section("ramp").map(ramp);
+    file.not_supported_yet("shadow");
     file.finish();
 
     let flag = Flag {
@@ -88,6 +88,10 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations, lists: &mut
         percentage: percentage?,
         beta: beta.unwrap_or_default(),
         rules,
+        ramp: match ramp {
+            Some(ramp) => Some(ramp?),
+            None => None,
+        },
     };
     Some(Definition { flag, guard, failures, path: path.to_owned(), lines, version: SetVersion::EMPTY })
 }

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::flag::{FlagKey, Generation, Rollout};
 use crate::flag_file::Definition;
 use crate::recorder::RecordedFlag;
+use crate::rollout::ramp::Progress;
 use crate::rollout::trial::OnTrial;
 use crate::store::{Record, StoredRollout, StoredTrial};
 
@@ -16,26 +17,34 @@ use crate::store::{Record, StoredRollout, StoredTrial};
 pub(crate) struct Live {
     pub(crate) definition: Definition,
     pub(crate) on_trial: OnTrial,
+    /// How far the rollout has come on its ramp's step.
+    pub(crate) progress: Progress,
     /// The rollback, while its latch holds.
     pub(crate) rollback: Option<Rollback>,
 }
 
 impl Live {
-    pub(crate) fn new(definition: Definition, rollback: Option<Rollback>, kept: Option<StoredTrial>) -> Self {
+    pub(crate) fn new(
+        definition: Definition,
+        rollout: &Rollout,
+        rollback: Option<Rollback>,
+        kept: Option<StoredTrial>,
+    ) -> Self {
         let on_trial = OnTrial::new(&definition.guard, basis(&definition), kept);
-        Self { on_trial, definition, rollback }
+        Self { on_trial, progress: Progress::begin(rollout), definition, rollback }
     }
 
-    /// Goes on with another generation. The trial of the release goes on too, unless a latch was lifted: whoever lifts it
+    /// Goes on with `after`, another generation. The trial of the release goes on too, unless a latch was lifted: whoever lifts it
     /// has seen the evidence, and gives the canary another chance.
     ///
     /// What `before` has counted since the last tick still belongs to the evidence: the next tick only sees what follows.
-    pub(crate) fn next_generation(&mut self, before: &RecordedFlag, rollback: Option<Rollback>) {
+    pub(crate) fn next_generation(&mut self, before: &RecordedFlag, after: &Rollout, rollback: Option<Rollback>) {
         self.on_trial.observe(clock::now(), before.rollout.percentage, &before.attached);
         if self.rollback.is_some() && rollback.is_none() {
             self.on_trial = OnTrial::new(&self.definition.guard, basis(&self.definition), None);
         }
         self.on_trial.next_generation();
+        self.progress = Progress::begin(after);
         self.rollback = rollback;
     }
 }

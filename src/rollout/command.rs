@@ -1,10 +1,10 @@
 //! What people may ask of a rollout, and the answers they get.
 
-use crate::flag::{FlagKey, Generation, Percentage, Refusal};
+use crate::flag::{FlagKey, Generation, Onward, Percentage, RampAction, Refusal};
 use crate::rollout::ROLLBACK;
 use crate::store::StoreError;
 
-/// What a person may ask of a rollout.
+/// What a person, or its ramp, may ask of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Move the canary to a percentage.
@@ -15,8 +15,14 @@ pub enum Command {
     Resume(Option<Percentage>),
     /// Put everyone on canary.
     Promote,
+    /// Go on to the ramp's next step without waiting.
+    Skip,
+    /// Open the gate that the ramp waits at.
+    Approve,
     /// Take the canary out.
     RollBack,
+    /// Do what the ramp says.
+    Follow(RampAction),
 }
 
 impl Command {
@@ -26,7 +32,12 @@ impl Command {
             Self::Pause => "pause",
             Self::Resume(_) => "resume",
             Self::Promote => "promote",
+            Self::Skip => "skip",
+            Self::Approve => "approve",
             Self::RollBack => ROLLBACK,
+            Self::Follow(RampAction::Go(Onward::Climb(_))) => "step",
+            Self::Follow(RampAction::Go(Onward::Promote)) => "promote",
+            Self::Follow(RampAction::GiveUp | RampAction::Wait(_)) => "pause",
         }
     }
 }

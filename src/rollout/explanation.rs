@@ -116,6 +116,8 @@ impl Asked<'_> {
         let owned = percentage.thousandths();
         let moved = if self.follows_the_file() {
             String::new()
+        } else if self.rollout.phase == Phase::Ramping {
+            "; its ramp has come that far".to_owned()
         } else {
             format!("; the rollout was moved there, the file says {}", self.flag.percentage)
         };
@@ -135,7 +137,8 @@ impl Asked<'_> {
     }
 
     fn follows_the_file(&self) -> bool {
-        self.rollout.percentage == self.flag.percentage && self.rollout.phase != Phase::Promoted
+        let moved = matches!(self.rollout.phase, Phase::Promoted | Phase::Ramping);
+        self.rollout.percentage == self.flag.percentage && !moved
     }
 }
 

@@ -47,15 +47,24 @@ impl Rollouts {
         }
     }
 
-    /// Keeps the evidence as it is now. What the store does not take is kept the next time.
+    /// Keeps the evidence as it is now, and how far the ramps have come. What the store does not take is kept the next time.
     pub async fn keep_trials(&self) {
-        let kept: Vec<_> =
-            self.book().live.iter_mut().filter_map(|(key, live)| live.on_trial.take_changes(key)).collect();
-        if kept.is_empty() {
+        let (mut kept, mut ramps) = (Vec::new(), Vec::new());
+        let set = self.flags.load();
+        for (key, live) in &mut self.book().live {
+            kept.extend(live.on_trial.take_changes(key));
+            let generation = set.get(key).map(|entry| entry.rollout.generation);
+            ramps.extend(generation.zip(live.progress.take_changes()).map(|(at, state)| (key.clone(), at, state)));
+        }
+        if kept.is_empty() && ramps.is_empty() {
             return;
         }
         let _saving = self.saving.lock().await;
-        let saved = self.store.save_trials(&kept).await;
+        let saved = async {
+            self.store.save_trials(&kept).await?;
+            self.store.save_ramps(&ramps).await
+        };
+        let saved = saved.await;
         self.note_store_health(&mut self.book(), saved.as_ref().err());
     }
 

@@ -9,6 +9,7 @@ use crate::recorder::RecordedFlag;
 use crate::rollout::asked::AskedRequest;
 use crate::rollout::book::Live;
 use crate::rollout::explanation::explanation;
+use crate::rollout::ramp::ramp_status;
 use crate::rollout::{Counters, Rollouts};
 use crate::store::StoreError;
 
@@ -121,6 +122,7 @@ fn flag_status(entry: &RecordedFlag, live: Option<&Live>) -> FlagStatus {
         arms: Arms { stable: arm_status(entry, Arm::Stable), canary: arm_status(entry, Arm::Canary) },
         evidence: live.map(evidence).unwrap_or_default(),
         rollback: live.and_then(|live| live.rollback.clone()),
+        ramp: flag.ramp.as_ref().zip(live).map(|(ramp, live)| ramp_status(ramp, rollout, live)),
     }
 }
 

@@ -1,9 +1,9 @@
 //! The rollouts, each with the events that tell how it came to be so.
 
-use crate::flag::{Generation, Percentage, Phase, Rollout};
+use crate::flag::{FlagKey, Generation, Percentage, Phase, RampState, Rollout};
 use crate::store::database::{Connection, Row};
 use crate::store::record::{Record, StoredRollout, state_of};
-use crate::store::{Store, StoreError, json, parse_json};
+use crate::store::{Store, StoreError, json, parse_json, ramp};
 
 impl Store {
     /// Every rollout that was ever saved.
@@ -28,6 +28,23 @@ impl Store {
             Err(StoreError::Newer(record.after.flag.clone()))
         }
     }
+
+    /// Keeps how far these rollouts have come on the steps that they stand on. One that has changed since is left alone.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; then nothing was written.
+    pub async fn save_ramps(&self, ramps: &[(FlagKey, Generation, RampState)]) -> Result<(), StoreError> {
+        let work = async |connection: &mut Connection| {
+            let sql = "UPDATE rollouts SET ramp = $1 WHERE flag = $2 AND generation = $3";
+            for (flag, generation, state) in ramps {
+                let (state, generation) = (ramp::text(*state), generation.get().cast_signed());
+                connection.execute(sql, &[(&state).into(), flag.as_str().into(), generation.into()]).await?;
+            }
+            Ok(())
+        };
+        self.writer.write(work).await
+    }
 }
 
 /// Writes a change and its event; `false` if the state kept is as new or newer, and then nothing. Writing the same again is
@@ -39,11 +56,11 @@ async fn save(connection: &mut Connection, record: &Record) -> Result<bool, sqlx
     let rollback = rollback.as_ref().map(json);
     let kept = connection
         .execute(
-            "INSERT INTO rollouts (flag, generation, release, phase, percentage, file_percentage, enabled, rollback) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+            "INSERT INTO rollouts (flag, generation, release, phase, percentage, file_percentage, enabled, rollback, ramp) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
              ON CONFLICT (flag) DO UPDATE SET generation = excluded.generation, release = excluded.release, \
              phase = excluded.phase, percentage = excluded.percentage, file_percentage = excluded.file_percentage, \
-             enabled = excluded.enabled, rollback = excluded.rollback \
+             enabled = excluded.enabled, rollback = excluded.rollback, ramp = excluded.ramp \
              WHERE excluded.generation > rollouts.generation",
             &[
                 flag.into(),
@@ -54,6 +71,7 @@ async fn save(connection: &mut Connection, record: &Record) -> Result<bool, sqlx
                 rollout.file_percentage.thousandths().into(),
                 rollout.enabled.into(),
                 (&rollback).into(),
+                (&rollout.ramp.map(ramp::text)).into(),
             ],
         )
         .await?;
@@ -102,6 +120,7 @@ fn stored_rollout(row: &Row) -> Result<StoredRollout, StoreError> {
             percentage: percentage("percentage")?,
             file_percentage: percentage("file_percentage")?,
             enabled: row.get("enabled")?,
+            ramp: ramp::read(row.get("ramp")?).map_err(|_| damaged("ramp"))?,
         },
         rollback: parse_json(rollback.as_deref()).map_err(|_| damaged("rollback"))?,
     })

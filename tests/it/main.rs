@@ -15,6 +15,7 @@ mod layering;
 mod limits;
 mod postgres;
 mod proxying;
+mod ramp;
 mod rescue;
 mod rollback;
 mod schema;

@@ -78,6 +78,7 @@ fn tables(schema: &Value) -> BTreeMap<&'static str, &Map<String, Value>> {
         ("beta.", properties("/properties/beta")),
         ("guard.", properties("/properties/guard")),
         ("guard.tolerance.", properties("/properties/guard/properties/tolerance")),
+        ("ramp.", properties("/properties/ramp")),
         ("rules.", properties("/definitions/rule")),
         ("rules.when.", properties("/definitions/condition")),
         ("rules.when.path.", properties("/definitions/operators")),
@@ -97,7 +98,7 @@ const WHOLE: &str = "release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\nper
 async fn the_reader_knows_the_keys_of_the_schema_and_no_others() {
     let (site, schema) = (Site::builtin(), schema());
     let probe = format!(
-        "{WHOLE}zzzz = 1\n[beta]\nzzzz = 1\n[guard]\nzzzz = 1\ntolerance = {{ zzzz = 1 }}\n[[rules]]\nserve = \"canary\"\nzzzz = 1\n\
+        "{WHOLE}zzzz = 1\n[beta]\nzzzz = 1\n[ramp]\nzzzz = 1\n[guard]\nzzzz = 1\ntolerance = {{ zzzz = 1 }}\n[[rules]]\nserve = \"canary\"\nzzzz = 1\n\
          when = [{{ zzzz = 1, header = \"x\", exists = true, path = {{ zzzz = 1, exists = true }} }}]\n"
     );
     let told = problems(&site, &probe).await;
@@ -163,6 +164,12 @@ async fn what_the_schema_refuses_the_reader_refuses() {
         "[beta]\nusers = [\"\"]",
         "[beta]\nusers_file = 1",
         "[guard]\nmax_error_rate = 5",
+        "[ramp]\nmax_hold = \"1h\"",
+        "[ramp]\nsteps = \"100%\"",
+        "[ramp]\nsteps = []",
+        "[ramp]\nsteps = [100]",
+        "[ramp]\nsteps = [\"100%\"]\nmax_hold = 3600",
+        "[ramp]\nsteps = [\"100%\"]\nmin_requests = 0",
         "[[rules]]\nserve = \"canary\"",
         "[[rules]]\nserve = \"async\"\nwhen = [{ path = \"/\" }]",
         "[[rules]]\nwhen = [{ path = \"/\" }]",
