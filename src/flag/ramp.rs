@@ -37,7 +37,7 @@ pub struct Ramp {
     steps: Vec<RampStep>,
     /// After this long on a step, a ramp that still lacks evidence pauses.
     pub max_hold: Duration,
-    /// So many requests of the canary each step has to see, whatever the steps before it showed.
+    /// So many requests of the canary each step has to see, also where a wide tolerance would be satisfied with fewer.
     pub min_requests: u64,
 }
 

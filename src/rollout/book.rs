@@ -44,6 +44,9 @@ impl Live {
             self.on_trial = OnTrial::new(&self.definition.guard, basis(&self.definition), None);
         }
         self.on_trial.next_generation();
+        if before.rollout.percentage != after.percentage {
+            self.on_trial.ask_for_assurance();
+        }
         self.progress = Progress::begin(after);
         self.rollback = rollback;
     }

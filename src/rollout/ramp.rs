@@ -13,7 +13,6 @@ use crate::clock;
 use crate::flag::{
     Arm, FlagKey, Onward, Percentage, Phase, Ramp, RampAction, RampState, RampStep, Rollout, Stay, Wait,
 };
-use crate::judge::{Outlook, Report};
 use crate::recorder::{Ledger, RecordedFlag};
 use crate::rollout::book::Live;
 use crate::rollout::command::{ChangeError, Command, Request};
@@ -68,15 +67,7 @@ impl Progress {
 /// What the rollout of `live` has behind it at its percentage.
 pub(crate) fn stay(live: &Live) -> Stay {
     let RampState { held, requests, .. } = live.progress.state;
-    Stay { held, requests, not_worse: live.on_trial.report().is_some_and(is_not_worse) }
-}
-
-/// Whether the outcomes show that the canary is not worse by more than the smallest regression that matters.
-fn is_not_worse(report: &Report) -> bool {
-    match report.outlook {
-        Outlook::Healthy => true,
-        Outlook::Inconclusive { .. } | Outlook::Worse { .. } => false,
-    }
+    Stay { held, requests, not_worse: live.on_trial.report().is_some_and(|report| report.assured) }
 }
 
 impl Rollouts {

@@ -70,10 +70,13 @@ impl OnTrial {
         Some(StoredTrial { flag: flag.clone(), basis: self.basis.clone(), numbers })
     }
 
-    /// Goes on with another generation of the same release. The evidence against the canary stays; what is counted, and
-    /// the evidence for it at this percentage, start from nothing.
-    pub(crate) fn next_generation(&mut self) {
+    /// Gathers the evidence for the canary anew, since the percentage is another. The evidence against it stays.
+    pub(crate) fn ask_for_assurance(&mut self) {
         self.trial.ask_for_assurance();
+    }
+
+    /// Goes on with another generation of the same release. The evidence stays; what is counted starts from nothing.
+    pub(crate) fn next_generation(&mut self) {
         self.latency.next_generation();
         self.seen = Seen::default();
     }
