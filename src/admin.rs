@@ -2,6 +2,7 @@
 
 mod attempts;
 mod entry;
+mod events;
 mod metrics;
 mod origin;
 mod problem;
@@ -24,7 +25,7 @@ use crate::access::Access;
 use crate::admin::attempts::Attempts;
 use crate::admin::entry::Actor;
 use crate::admin::problem::AdminError;
-use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, Readiness};
+use crate::api::{Change, Changed, Explanation, FlagList, FlagStatus, Readiness};
 use crate::flag::{FlagKey, Generation, Percentage};
 use crate::recorder::Recorder;
 use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
@@ -34,10 +35,6 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The longest reason, in characters: what fits into a table that people read.
 const MAX_REASON_CHARS: usize = 1000;
-
-/// How many events are given without being asked for a number, and at most.
-const DEFAULT_EVENTS: u32 = 50;
-const MAX_EVENTS: u32 = 1000;
 
 /// Names the person who asks, for the audit trail. Nothing proves it: it is heard only where no token is needed.
 pub const ACTOR_HEADER: &str = "x-tidegate-actor";
@@ -82,7 +79,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/flags/{key}", get(flag).patch(patch))
         .route("/api/v1/flags/{key}/explain", get(explain))
         .route("/api/v1/flags/{key}/{action}", post(act))
-        .route("/api/v1/events", get(events))
+        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/events/stream", get(events::stream))
+        .route("/api/v1/events/verify", get(events::verify))
         .route("/api/v1/export/flagd", get(export))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
@@ -129,27 +128,6 @@ async fn explain(
     let asked = AskedRequest::from_parts(query).map_err(|error| AdminError::Invalid(error.to_string()))?;
     let explanation = state.rollouts.explain(&key, &asked);
     explanation.map(Json).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
-}
-
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventsQuery {
-    flag: Option<String>,
-    limit: Option<u32>,
-}
-
-async fn events(
-    State(state): Shared,
-    query: Result<Query<EventsQuery>, QueryRejection>,
-) -> Result<Json<EventList>, AdminError> {
-    let Query(query) = query?;
-    let limit = query.limit.unwrap_or(DEFAULT_EVENTS);
-    if !(1..=MAX_EVENTS).contains(&limit) {
-        return Err(AdminError::Invalid(format!("`limit` is from 1 to {MAX_EVENTS}")));
-    }
-    // A flag whose file is gone still has its history, so the flag need not be in force.
-    let flag = query.flag.map(|flag| flag_key(&flag)).transpose()?;
-    Ok(Json(EventList { events: state.rollouts.events(flag.as_ref(), limit).await? }))
 }
 
 /// Flags as flagd has them: those that `flag`, any number of times, names, or all.

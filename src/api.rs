@@ -295,6 +295,8 @@ pub struct Event {
     pub new: RolloutState,
     /// The evidence, if it was a rollback.
     pub rollback: Option<Rollback>,
+    /// The SHA-256 of the hash before and of what the event says, in hexadecimal; `null` in events from before there was one.
+    pub hash: Option<String>,
 }
 
 /// A rollout's state in the audit trail.
@@ -308,11 +310,26 @@ pub struct RolloutState {
     pub release: String,
 }
 
-/// A page of the audit trail, newest first.
+/// A page of the audit trail, newest first unless those after an event were asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventList {
     /// The events.
     pub events: Vec<Event>,
+    /// Where the next page is, if there may be one.
+    pub next: Option<String>,
+}
+
+/// Whether the audit trail is whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChainReport {
+    /// How many events there are.
+    pub events: u64,
+    /// How many of them are from before there was a chain, and nothing is known of these.
+    pub unchained: u64,
+    /// The hash of the newest event: noted elsewhere, it tells later whether the end was cut off.
+    pub head: Option<String>,
+    /// Where it is not whole.
+    pub problems: Vec<String>,
 }
 
 /// Whether the gateway can serve, and what is the matter with it.

@@ -75,6 +75,11 @@ enum Command {
     /// Take the canary out of traffic, until someone resumes it or the flag file names a new release.
     Rollback(ActionArgs),
     /// Show the audit trail: when, who, what, old and new, why.
+    #[command(
+        after_help = "Each event holds the hash of the one before, so `--verify` finds what was changed or taken out. \
+                            Note the hash that it prints\nsomewhere else: with `--noted` it tells as well whether the end \
+                            was cut off or all was written anew."
+    )]
     History(HistoryArgs),
     /// Make, list and revoke the tokens that the admin API is used with.
     #[command(after_help = TOKEN_HELP)]
@@ -292,6 +297,18 @@ struct HistoryArgs {
     /// How many events, the newest.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
+    /// The events before the one of this number.
+    #[arg(long, value_name = "ID")]
+    before: Option<i64>,
+    /// Print every event as a line of JSON, oldest first.
+    #[arg(long, conflicts_with_all = ["limit", "before", "verify"])]
+    export: bool,
+    /// Check that no event was changed or taken out, and print the newest one's hash.
+    #[arg(long, conflicts_with_all = ["flag", "limit", "before"])]
+    verify: bool,
+    /// A hash that was noted earlier: the trail must still hold it, or its end was cut off.
+    #[arg(long, value_name = "HASH", requires = "verify")]
+    noted: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
 }

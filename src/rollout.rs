@@ -63,6 +63,8 @@ pub struct Rollouts {
     /// Orders everything that writes to the store.
     saving: AsyncMutex<()>,
     unsaved: Notify,
+    /// Counts what was written to the audit trail.
+    written: watch::Sender<u64>,
 }
 
 impl fmt::Debug for Rollouts {
@@ -84,7 +86,8 @@ impl Rollouts {
     ) -> Result<Arc<Self>, StoreError> {
         let book = Book::new(store.rollouts().await?, store.trials().await?, clock::now());
         let (saving, unsaved) = (AsyncMutex::new(()), Notify::new());
-        Ok(Arc::new(Self { flags, recorder, store, book: Mutex::new(book), saving, unsaved }))
+        let written = watch::Sender::new(0);
+        Ok(Arc::new(Self { flags, recorder, store, book: Mutex::new(book), saving, unsaved, written }))
     }
 
     /// Puts what the flag files say in force, all of it at once, or keeps the last good set and notes what is wrong.
@@ -212,7 +215,7 @@ impl Rollouts {
         // Without what is waiting to be written, the store's picture is too old to build a change on.
         self.write_unsaved().await?;
         let Some(record) = self.prepare(key, &request)? else { return Ok(Saved::Yes) };
-        let stored = self.store.save(&record).await;
+        let stored = self.save(&record).await;
         let mut book = self.book();
         self.note_store_health(&mut book, stored.as_ref().err());
         if let Err(StoreError::Timeout) = stored {

@@ -3,6 +3,7 @@
 //! Nothing on the request path comes here. A change of a rollout and its event are written in one transaction, and are
 //! on disk when [`Store::save`] returns.
 
+mod chain;
 mod database;
 mod error;
 mod events;
@@ -24,6 +25,7 @@ use crate::store::sqlite::SqliteFile;
 use crate::store::writer::{Source, Writer};
 
 pub use crate::store::error::StoreError;
+pub use crate::store::events::Page;
 pub use crate::store::record::{Record, StoredRollout, StoredTrial, state_of};
 
 /// How long any call may take before the store counts as failed. Whoever asked for a change is waiting for the answer.

@@ -11,7 +11,9 @@ use ureq::middleware::MiddlewareNext;
 use ureq::{Agent, Body, SendBody};
 
 use crate::admin::ACTOR_HEADER;
-use crate::api::{Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport, Problem, Readiness};
+use crate::api::{
+    ChainReport, Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport, Problem, Readiness,
+};
 use crate::cli::AdminArgs;
 use crate::flag::{FlagKey, Percentage};
 
@@ -69,8 +71,22 @@ impl Client {
         self.answer(flags.iter().fold(request, |request, flag| request.query("flag", flag.as_str())).call())
     }
 
-    pub(crate) fn events(&self, flag: Option<&FlagKey>, limit: u32) -> anyhow::Result<EventList> {
+    pub(crate) fn verify(&self, noted: Option<&str>) -> anyhow::Result<ChainReport> {
+        let request = self.agent.get(self.url("/api/v1/events/verify"));
+        self.answer(noted.into_iter().fold(request, |request, hash| request.query("hash", hash)).call())
+    }
+
+    /// A page of events: the newest, or those `before` or `after` one, as `from` says.
+    pub(crate) fn events(
+        &self,
+        flag: Option<&FlagKey>,
+        from: Option<(&str, i64)>,
+        limit: u32,
+    ) -> anyhow::Result<EventList> {
         let mut request = self.agent.get(self.url("/api/v1/events")).query("limit", limit.to_string());
+        if let Some((direction, id)) = from {
+            request = request.query(direction, id.to_string());
+        }
         if let Some(flag) = flag {
             request = request.query("flag", flag.as_str());
         }

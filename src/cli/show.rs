@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal as _};
 use std::thread;
 use std::time::Duration;
 
-use crate::api::{ArmStatus, Changed, Event, Evidence, FlagStatus, RampStatus, RampStepStatus};
+use anyhow::bail;
+
+use crate::api::{ArmStatus, ChainReport, Changed, Event, Evidence, FlagStatus, RampStatus, RampStepStatus};
 use crate::cli::client::Client;
 use crate::cli::output::{millis, print, print_json, share, table};
 use crate::cli::{ChangeArgs, HistoryArgs, SetArgs, StatusArgs};
@@ -13,6 +15,9 @@ use crate::flag::{FlagKey, Percentage};
 
 /// How often `status --watch` looks again.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
+
+/// How many events are exported at a time.
+const EXPORT_PAGE: u32 = 1000;
 
 /// Clears a terminal and goes to its top left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -158,13 +163,55 @@ fn show_change(client: &Client, changed: &Changed) -> anyhow::Result<()> {
 }
 
 pub(crate) fn history(client: &Client, args: &HistoryArgs) -> anyhow::Result<()> {
-    let events = client.events(args.flag.as_ref(), args.limit)?;
+    if args.verify {
+        return verify(client, args.noted.as_deref());
+    }
+    if args.export {
+        return export(client, args.flag.as_ref());
+    }
+    let events = client.events(args.flag.as_ref(), args.before.map(|id| ("before", id)), args.limit)?;
     if client.json {
         return print_json(&events);
     }
     let head = ["when", "who", "flag", "what", "change", "why"].map(str::to_owned).to_vec();
     let rows: Vec<_> = std::iter::once(head).chain(events.events.iter().map(event_row)).collect();
     print(&table(&rows, 6))
+}
+
+fn verify(client: &Client, noted: Option<&str>) -> anyhow::Result<()> {
+    let report = client.verify(noted)?;
+    if client.json {
+        print_json(&report)?;
+    } else {
+        for problem in &report.problems {
+            print(&format!("! {problem}"))?;
+        }
+    }
+    let ChainReport { events, unchained, head, problems } = &report;
+    if !problems.is_empty() {
+        bail!("the audit trail is not whole: {} of what it says cannot be trusted", problems.len());
+    }
+    if client.json {
+        return Ok(());
+    }
+    let old =
+        if *unchained == 0 { String::new() } else { format!(", {unchained} of them from before there were hashes") };
+    print(&format!("{events} events{old}: none was changed or taken out"))?;
+    head.as_ref().map_or(Ok(()), |head| print(&format!("newest hash  {head}")))
+}
+
+fn export(client: &Client, flag: Option<&FlagKey>) -> anyhow::Result<()> {
+    let mut after = 0;
+    loop {
+        let page = client.events(flag, Some(("after", after)), EXPORT_PAGE)?;
+        for event in &page.events {
+            print(&serde_json::to_string(event)?)?;
+            after = event.id;
+        }
+        if page.next.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 fn event_row(event: &Event) -> Vec<String> {

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use crate::rollout::Rollouts;
 use crate::rollout::book::Book;
-use crate::store::StoreError;
+use crate::store::{Record, StoreError};
 use crate::telemetry::chain;
 
 /// How often the store is asked whether it still takes writes, and what could not be written is tried again.
@@ -82,7 +82,7 @@ impl Rollouts {
     pub(crate) async fn write_unsaved(&self) -> Result<(), StoreError> {
         loop {
             let Some(record) = self.book().unsaved.front().cloned() else { return Ok(()) };
-            let saved = self.store.save(&record).await;
+            let saved = self.save(&record).await;
             let mut book = self.book();
             if saved.is_ok() {
                 book.unsaved.pop_front();
@@ -90,6 +90,14 @@ impl Rollouts {
             self.note_store_health(&mut book, saved.as_ref().err());
             saved?;
         }
+    }
+
+    pub(crate) async fn save(&self, record: &Record) -> Result<(), StoreError> {
+        let saved = self.store.save(record).await;
+        if saved.is_ok() {
+            self.written.send_modify(|count| *count += 1);
+        }
+        saved
     }
 
     pub(crate) fn note_store_health(&self, book: &mut Book, error: Option<&StoreError>) {

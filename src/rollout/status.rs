@@ -1,6 +1,8 @@
 //! The rollouts as people see them.
 
-use crate::api::{ArmStatus, Arms, Event, Evidence, Explanation, FlagStatus, FlagdExport, NotExported};
+use tokio::sync::watch;
+
+use crate::api::{ArmStatus, Arms, ChainReport, Event, Evidence, Explanation, FlagStatus, FlagdExport, NotExported};
 use crate::clock;
 use crate::flag::{Arm, Flag, FlagKey, Moment, Phase, Rollout, SetVersion};
 use crate::flag_file::{Exported, Unsaid, export};
@@ -11,7 +13,7 @@ use crate::rollout::book::Live;
 use crate::rollout::explanation::explanation;
 use crate::rollout::ramp::ramp_status;
 use crate::rollout::{Counters, Rollouts};
-use crate::store::StoreError;
+use crate::store::{Page, StoreError};
 
 impl Rollouts {
     /// Every flag in force, by key.
@@ -59,13 +61,28 @@ impl Rollouts {
         Ok(flagd_export(wanted.map(|entry| (&*entry.flag, &entry.rollout))))
     }
 
-    /// The newest `limit` events, of one flag or of all.
+    /// At most `limit` events, of one flag or of all.
     ///
     /// # Errors
     ///
     /// If the store fails.
-    pub async fn events(&self, flag: Option<&FlagKey>, limit: u32) -> Result<Vec<Event>, StoreError> {
-        self.store.events(flag, limit).await
+    pub async fn events(&self, flag: Option<&FlagKey>, page: Page, limit: u32) -> Result<Vec<Event>, StoreError> {
+        self.store.events(flag, page, limit).await
+    }
+
+    /// Whether the audit trail is whole, and holds an event with the hash `noted`.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn verify(&self, noted: Option<String>) -> Result<ChainReport, StoreError> {
+        self.store.verify(noted).await
+    }
+
+    /// Changes when the audit trail may have got longer.
+    #[must_use]
+    pub fn written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
     }
 
     /// What happened since the start.

@@ -1,6 +1,7 @@
 //! The rollouts, each with the events that tell how it came to be so.
 
 use crate::flag::{FlagKey, Generation, Percentage, Phase, RampState, Rollout};
+use crate::store::chain::{self, Link};
 use crate::store::database::{Connection, Row};
 use crate::store::record::{Record, StoredRollout, state_of};
 use crate::store::{Store, StoreError, json, parse_json, ramp};
@@ -83,20 +84,26 @@ async fn save(connection: &mut Connection, record: &Record) -> Result<bool, sqlx
         return Ok(!connection.fetch(same, &values).await?.is_empty());
     }
     let (old, new) = (before.as_ref().map(json), json(&state_of(rollout)));
+    let (id, previous) = chain::next(connection).await?;
+    let (reason, old, rollback) = (reason.as_deref(), old.as_deref(), rollback.as_deref());
+    let link = Link { id, at, flag, generation, action, actor, reason, old, new: &new, rollback };
     connection
         .execute(
-            "INSERT INTO events (at, flag, generation, action, actor, reason, old, new, rollback) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO events (id, at, flag, generation, action, actor, reason, old, new, rollback, previous, hash) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             &[
+                id.into(),
                 at.into(),
                 flag.into(),
                 generation.into(),
                 action.into(),
                 actor.into(),
                 reason.into(),
-                (&old).into(),
+                old.into(),
                 (&new).into(),
-                (&rollback).into(),
+                rollback.into(),
+                (&previous).into(),
+                (&link.hash(&previous)).into(),
             ],
         )
         .await?;

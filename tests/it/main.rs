@@ -2,7 +2,20 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::float_cmp, reason = "percentages and counts are exact, and so are the comparisons")]
 
+/// The same test on both databases.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test] async fn $name() { super::$name(crate::store::Kind::Sqlite).await; })*
+        }
+        mod postgres {
+            $(#[tokio::test] async fn $name() { super::$name(crate::store::Kind::Postgres).await; })*
+        }
+    };
+}
+
 mod admin;
+mod audit;
 mod backend;
 mod cli;
 mod flagd;

@@ -11,20 +11,20 @@ use crate::upstream::Upstream;
 
 /// The two databases that a store can be in.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     Sqlite,
     Postgres,
 }
 
 /// A site with backends, and with a store of its own.
-struct Place {
+pub(crate) struct Place {
     _backends: [Upstream; 2],
-    site: Site,
-    database: Option<Database>,
+    pub(crate) site: Site,
+    pub(crate) database: Option<Database>,
 }
 
 impl Place {
-    async fn new(kind: Kind) -> Self {
+    pub(crate) async fn new(kind: Kind) -> Self {
         let backends = [Upstream::start().await, Upstream::start().await];
         let site = Site::with_servers(backends[0].address(), backends[1].address());
         let database = match kind {
@@ -37,7 +37,7 @@ impl Place {
         Self { _backends: backends, site, database }
     }
 
-    async fn connect(&self) -> Connection {
+    pub(crate) async fn connect(&self) -> Connection {
         let file = SqliteConnectOptions::new().filename(self.site.path().join("tidegate.db"));
         match &self.database {
             None => Connection::Sqlite(file.connect().await.unwrap()),
@@ -47,13 +47,13 @@ impl Place {
 }
 
 /// Somebody else's connection to the store.
-enum Connection {
+pub(crate) enum Connection {
     Sqlite(SqliteConnection),
     Postgres(PgConnection),
 }
 
 impl Connection {
-    async fn execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
+    pub(crate) async fn execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
         let sql = AssertSqlSafe(sql.to_owned());
         match self {
             Self::Sqlite(connection) => connection.execute(sql).await.map(drop),
@@ -73,18 +73,6 @@ impl Connection {
 
 async fn problems(gateway: &Gateway) -> String {
     gateway.admin_json("/ready").await["problems"].to_string()
-}
-
-/// The same test on both databases.
-macro_rules! on_both {
-    ($($name:ident),* $(,)?) => {
-        mod sqlite {
-            $(#[tokio::test] async fn $name() { super::$name(super::Kind::Sqlite).await; })*
-        }
-        mod postgres {
-            $(#[tokio::test] async fn $name() { super::$name(super::Kind::Postgres).await; })*
-        }
-    };
 }
 
 on_both!(
