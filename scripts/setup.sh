@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes sure that what Tidegate is built and tested with is there.
 #
-#   scripts/setup.sh build    cmake, a C compiler and make, which some dependencies are built with
+#   scripts/setup.sh build    cmake, a C compiler and make, which some dependencies are built with, and libpq, which the
+#                             synchronous backend reaches PostgreSQL with
 #   scripts/setup.sh test     the same, and PostgreSQL's server programs, which tests start for themselves
 #
 # Says nothing if nothing is missing. Installs with apt-get where that is allowed; otherwise says in one line what to
@@ -29,6 +30,15 @@ missing=()
 command -v cmake >/dev/null || missing+=(cmake)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
+# The library to link with, not libpq.so.5 alone, which every client has.
+has_libpq() {
+    local directory
+    for directory in "$(pg_config --libdir 2>/dev/null)" /usr/lib/*/ /usr/lib64 /usr/local/lib; do
+        [[ -e $directory/libpq.so || -e $directory/libpq.dylib ]] && return 0
+    done
+    return 1
+}
+has_libpq || missing+=(libpq-dev)
 if [[ $purpose == test ]] && ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
     missing+=(postgresql)
 fi

@@ -5,21 +5,32 @@
 
 mod analysis;
 mod api;
+mod backoff;
 mod bank;
+mod breaker;
 mod config;
 mod database_url;
 mod diesel;
 mod error;
+mod failure;
 mod fault;
+mod history;
+mod irt;
+mod listing;
+mod metrics;
 mod migration;
+mod pool;
 mod problem;
 mod role;
 mod router;
 mod schema;
 mod selection;
+mod session;
 mod skill;
 mod sqlx;
+mod statements;
 mod store;
+mod upsert;
 
 use std::future::{Future, IntoFuture};
 use std::sync::Arc;
@@ -37,7 +48,7 @@ use crate::backend::store::Store;
 pub use crate::backend::config::{Config, Mode, ParseModeError, PoolConfig};
 pub use crate::backend::error::Error;
 pub use crate::backend::fault::{Fault, ParseFaultError};
-pub use crate::backend::migration::migrate;
+pub use crate::backend::migration::{Migrated, migrate};
 
 /// How long requests in flight may take to finish once a stop was asked for; what is left then is cut off.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -68,16 +79,17 @@ impl Backend {
     }
 }
 
-/// Brings the schema and the question bank up to date, then opens the pool.
+/// Brings the schema and the question bank up to date if `config` asks for that, then opens the pool.
 ///
 /// # Errors
 ///
-/// When the URL or the pool's figures are refused, or the database cannot be migrated or opened.
+/// When the URL or the pool's figures are refused, or the database cannot be migrated or opened, or is not up to date.
 pub async fn open(config: Config) -> Result<Backend, Error> {
     let url: DatabaseUrl = config.database_url.parse()?;
     config.pool.check()?;
-    tokio::task::spawn_blocking(move || migrate(&config.database_url)).await.map_err(Error::Stopped)??;
-    let store = Store::open(config.mode, url, config.pool).await?;
+    let prepare = if config.migrate { |url: &str| migrate(url).map(drop) } else { migration::check };
+    tokio::task::spawn_blocking(move || prepare(&config.database_url)).await.map_err(Error::Stopped)??;
+    let store = Store::open(config.mode, url, config.pool, config.fault.query()).await?;
     Ok(Backend { service: Arc::new(Service::new(store, config.fault)) })
 }
 

@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod explain;
 mod export;
+mod migrate;
 mod output;
 mod schema;
 mod serve;
@@ -42,6 +43,10 @@ enum Command {
     /// Run one built-in backend on its own.
     #[command(after_help = "Example, for a drill: tidegate backend async --fault error=30%,delay=200ms")]
     Backend(BackendArgs),
+    /// Bring the built-in backends' database up to date: schema and question bank.
+    #[command(after_help = "It may be run at any time and by any number of starters at once. Example:\n  \
+                            tidegate migrate --database postgres://tidegate@db.internal/interview")]
+    Migrate(MigrateArgs),
     /// Read configuration and flags as `serve` would, and tell every problem with its place.
     #[command(after_help = "Exit code 0 if all is well, 1 if not. Examples:\n  tidegate check\n  \
                             tidegate check flags/async-database.toml\n  tidegate check --config deploy/tidegate.toml")]
@@ -142,13 +147,26 @@ struct BackendArgs {
     /// The database; without it the one in the configuration.
     #[arg(long, value_name = "URL")]
     database: Option<String>,
-    /// Misbehave on purpose: `error=30%`, `delay=200ms`, or both with a comma between.
+    /// Misbehave on purpose: `error=30%`, `delay=200ms`, `query=10ms` (each transaction takes longer), or several with
+    /// a comma between.
     #[arg(long, value_name = "FAULT")]
     fault: Option<Fault>,
     #[command(flatten)]
     config: ConfigArg,
     #[command(flatten)]
     log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    /// The database; without it the one in the configuration.
+    #[arg(long, value_name = "URL", env = "TIDEGATE_DATABASE__URL", hide_env_values = true)]
+    database: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArg,
 }
 
 #[derive(Debug, Args)]
@@ -451,6 +469,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::serve(args),
         Command::Backend(args) => serve::backend(args),
+        Command::Migrate(args) => migrate::migrate(args),
         Command::Check(args) => check::check(args),
         Command::Schema => schema::schema(),
         Command::Explain(args) => explain::explain(&args),

@@ -297,6 +297,7 @@ async fn start_backends(
                 let settings = backend::Config {
                     mode: *mode,
                     database_url: config.database.url.clone(),
+                    migrate: config.database.migrate,
                     pool: config.database.pool,
                     fault: backend::Fault::default(),
                 };

@@ -15,7 +15,7 @@ mod keywords;
 
 use std::collections::HashSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backend::analysis::keywords::{Keyword, keywords, stem, words};
 use crate::backend::skill::skills_in;
@@ -85,7 +85,7 @@ const ACTIONS: [&str; 16] = [
 ];
 
 /// What the analysis of an answer says.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Analysis {
     /// From 0 to 100.
@@ -94,6 +94,14 @@ pub(crate) struct Analysis {
     pub(crate) matched_keywords: Vec<String>,
     /// What would raise the score, the most valuable first.
     pub(crate) improvements: Vec<String>,
+}
+
+impl Analysis {
+    /// The analysis as it is stored and shown.
+    pub(crate) fn to_json(&self) -> String {
+        // Numbers and texts can always be written.
+        serde_json::to_string(self).unwrap_or_else(|_| "null".to_owned())
+    }
 }
 
 /// Analyses `answer` to `question` in view of `job_description`.

@@ -9,10 +9,12 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::backend::api::fields::Fields;
 use crate::backend::bank::Difficulty;
 use crate::backend::problem::{FieldError, Problem};
 use crate::backend::selection::Question;
+use crate::backend::session::Plan;
+
+pub(crate) use crate::backend::api::fields::Fields;
 
 /// The largest request body that is read, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
@@ -87,12 +89,108 @@ impl AnalyzeAnswer {
     }
 }
 
+/// The longest id of a user or a question, in characters.
+const MAX_ID: usize = 200;
+
+/// The most questions of a session.
+const MAX_SESSION: u32 = 30;
+
+/// How many questions a session has that names no number.
+const DEFAULT_SESSION: u32 = 10;
+
+/// Whose session it is.
+const USER_HEADER: &str = "x-user-id";
+
+/// A checked body of `POST /api/v1/sessions`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct StartSession {
+    pub(crate) role: String,
+    pub(crate) job_description: String,
+    pub(crate) difficulty: Option<Difficulty>,
+    pub(crate) plan: Plan,
+    pub(crate) limit: u32,
+}
+
+impl StartSession {
+    /// Checks every field, and names every bad one.
+    pub(crate) fn check(body: Map<String, Value>) -> Result<Self, Problem> {
+        let mut fields = Fields::new(body);
+        let checked = Self {
+            role: fields.text("role", MAX_ROLE),
+            job_description: fields.stored_text("jobDescription", MAX_PROSE),
+            difficulty: fields.optional_choice("difficulty", &Difficulty::ALL, Difficulty::name),
+            plan: fields.optional_choice("plan", &Plan::ALL, Plan::name).unwrap_or(Plan::Adaptive),
+            limit: fields.optional_integer("questionLimit", 1..=MAX_SESSION).unwrap_or(DEFAULT_SESSION),
+        };
+        fields.finish(checked)
+    }
+}
+
+/// A checked body of `POST /api/v1/sessions/{id}/answers`: pairs of a question's id and the answer to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SubmitAnswers(pub(crate) Vec<(String, String)>);
+
+impl SubmitAnswers {
+    /// Checks one answer, `{"questionId", "answer"}`, or several in `{"answers": […]}`.
+    pub(crate) fn check(mut body: Map<String, Value>) -> Result<Self, Problem> {
+        if !body.contains_key("answers") {
+            return one_answer(body).map(|answer| Self(vec![answer])).map_err(Problem::invalid);
+        }
+        let values = match body.remove("answers") {
+            Some(Value::Array(values)) if (1..=MAX_SESSION as usize).contains(&values.len()) => values,
+            _ => {
+                let message = format!("must be an array of 1 to {MAX_SESSION} answers");
+                return Err(Problem::invalid(vec![FieldError { field: "answers".to_owned(), message }]));
+            }
+        };
+        let mut answers: Vec<(String, String)> = Vec::new();
+        let mut errors: Vec<FieldError> = Vec::new();
+        for (number, value) in values.into_iter().enumerate() {
+            let at = |field: &str| format!("answers[{number}].{field}");
+            let Value::Object(object) = value else {
+                errors
+                    .push(FieldError { field: format!("answers[{number}]"), message: "must be an object".to_owned() });
+                continue;
+            };
+            match one_answer(object) {
+                Ok((question, _)) if answers.iter().any(|(earlier, _)| *earlier == question) => {
+                    errors.push(FieldError { field: at("questionId"), message: "is answered twice".to_owned() });
+                }
+                Ok(answer) => answers.push(answer),
+                Err(bad) => errors.extend(
+                    bad.into_iter().map(|error| FieldError { field: at(&error.field), message: error.message }),
+                ),
+            }
+        }
+        Fields::new(body).finish(()).map_err(|problem| problem.with(&mut errors))?;
+        if errors.is_empty() { Ok(Self(answers)) } else { Err(Problem::invalid(errors)) }
+    }
+}
+
+fn one_answer(object: Map<String, Value>) -> Result<(String, String), Vec<FieldError>> {
+    let mut fields = Fields::new(object);
+    let answer = (fields.stored_text("questionId", MAX_ID), fields.stored_text("answer", MAX_PROSE));
+    fields.complete().map(|()| answer)
+}
+
+/// The user that a request names.
+pub(crate) fn user(headers: &HeaderMap) -> Result<String, Problem> {
+    let given = headers.get(USER_HEADER).and_then(|value| value.to_str().ok()).map(str::trim);
+    let user = given.filter(|user| !user.is_empty() && user.chars().nth(MAX_ID).is_none());
+    user.map(str::to_owned).ok_or_else(|| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            format!("sessions need a user: send {USER_HEADER} of 1 to {MAX_ID} characters"),
+        )
+    })
+}
+
 /// What `GET /api/v1/services` answers. It names no mode, so that it reads the same from either implementation.
 #[derive(Debug, Serialize)]
 pub(crate) struct Services {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
-    pub(crate) endpoints: &'static [Endpoint],
+    pub(crate) endpoints: Vec<&'static Endpoint>,
 }
 
 /// One endpoint of the service.
@@ -116,7 +214,7 @@ pub(crate) fn json_object(
     }
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes"))
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than this path takes")
         }
         _ => Problem::new(StatusCode::BAD_REQUEST, "the body could not be read"),
     })?;

@@ -18,6 +18,15 @@ impl Difficulty {
     /// Every difficulty, the easiest first.
     pub(crate) const ALL: [Self; 3] = [Self::Easy, Self::Medium, Self::Hard];
 
+    /// 1 for easy to 3 for hard.
+    pub(crate) const fn rank(self) -> i64 {
+        match self {
+            Self::Easy => 1,
+            Self::Medium => 2,
+            Self::Hard => 3,
+        }
+    }
+
     /// The name in the database and in answers.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -39,6 +48,9 @@ pub(crate) enum Category {
 }
 
 impl Category {
+    /// Every category.
+    pub(crate) const ALL: [Self; 4] = [Self::Technical, Self::SystemDesign, Self::ProblemSolving, Self::Behavioral];
+
     /// The name in the database and in answers.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -62,6 +74,32 @@ pub(crate) struct BankQuestion {
     pub(crate) skills: Vec<String>,
 }
 
+impl BankQuestion {
+    /// Discrimination and location, until answers have calibrated them.
+    pub(crate) fn starting_values(&self) -> (f64, f64) {
+        starting_values(self.category, self.difficulty)
+    }
+}
+
+/// Discrimination and location of a question that nobody has calibrated.
+///
+/// Locations lie one standard deviation of ability apart. Technical questions have clearer right answers than
+/// behavioural ones, so they are taken to tell abilities apart more sharply. The migration gives the same.
+pub(crate) fn starting_values(category: Category, difficulty: Difficulty) -> (f64, f64) {
+    let discrimination = match category {
+        Category::Technical => 1.4,
+        Category::ProblemSolving => 1.2,
+        Category::SystemDesign => 1.0,
+        Category::Behavioral => 0.8,
+    };
+    let location = match difficulty {
+        Difficulty::Easy => -1.0,
+        Difficulty::Medium => 0.0,
+        Difficulty::Hard => 1.0,
+    };
+    (discrimination, location)
+}
+
 /// Reads the bank.
 pub(crate) fn questions() -> Result<Vec<BankQuestion>, Error> {
     serde_json::from_str(include_str!("bank/questions.json")).map_err(Error::Bank)
@@ -73,22 +111,6 @@ mod tests {
 
     use super::*;
     use crate::backend::skill::CATALOGUE;
-
-    const ROLES: [Role; 13] = [
-        Role::Backend,
-        Role::Frontend,
-        Role::FullStack,
-        Role::DataEngineer,
-        Role::DataScientist,
-        Role::MachineLearning,
-        Role::Devops,
-        Role::Mobile,
-        Role::Security,
-        Role::Qa,
-        Role::ProductManager,
-        Role::EngineeringManager,
-        Role::General,
-    ];
 
     #[test]
     fn the_bank_is_sound() {
@@ -123,7 +145,7 @@ mod tests {
             *categories.entry(question.category.name()).or_insert(0) += 1;
         }
         assert!(categories.len() == 4 && categories.values().all(|n| *n >= 10), "{categories:?}");
-        for role in ROLES {
+        for role in Role::ALL {
             let own = bank.iter().filter(|q| q.roles.contains(&role)).count();
             assert!(own >= 7, "{role:?} has only {own} questions of its own");
             let suits = |q: &&BankQuestion| q.roles.contains(&role) || q.roles.contains(&Role::General);

@@ -19,6 +19,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How old a connection may grow; the contract's default.
 const DEFAULT_RECYCLE: Duration = Duration::from_secs(3600);
 
+/// Whether a connection is tried before it is lent; the contract's default.
+const DEFAULT_PRE_PING: bool = true;
+
 /// Which of the two implementations answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
@@ -66,6 +69,9 @@ pub struct PoolConfig {
     pub timeout: Duration,
     /// Age at which a connection is replaced the next time it would be used.
     pub recycle: Duration,
+    /// Whether a connection has to answer a ping before it is lent: one more round trip, and no request meets a
+    /// connection that broke while nobody used it.
+    pub pre_ping: bool,
 }
 
 impl Default for PoolConfig {
@@ -75,6 +81,7 @@ impl Default for PoolConfig {
             max_overflow: DEFAULT_MAX_OVERFLOW,
             timeout: DEFAULT_TIMEOUT,
             recycle: DEFAULT_RECYCLE,
+            pre_ping: DEFAULT_PRE_PING,
         }
     }
 }
@@ -105,8 +112,11 @@ impl PoolConfig {
 pub struct Config {
     /// Which implementation answers.
     pub mode: Mode,
-    /// Where the data is: `sqlite://path`, relative to the working directory unless the path begins with `/`.
+    /// Where the data is: `sqlite://path`, relative to the working directory unless the path begins with `/`, or
+    /// `postgres://user:password@host:port/database`.
     pub database_url: String,
+    /// Whether the start migrates the database; if not, it refuses one that is not up to date.
+    pub migrate: bool,
     /// The connection pool.
     pub pool: PoolConfig,
     /// How to misbehave on purpose.

@@ -1,117 +1,129 @@
-//! The synchronous implementation: Diesel, on blocking threads, behind a bounded pool.
+//! The synchronous implementation: Diesel, on blocking threads.
 
-mod pool;
-mod questions;
+mod connection;
+pub(crate) mod listing;
+pub(crate) mod questions;
+pub(crate) mod sessions;
+pub(crate) mod upsert;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use diesel::RunQueryDsl;
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sqlite::SqliteConnection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use diesel::connection::SimpleConnection;
+use diesel::result::{DatabaseErrorKind, Error as DieselError, QueryResult};
+use diesel::{RunQueryDsl, sql_types};
 
-use crate::backend::config::PoolConfig;
 use crate::backend::database_url::DatabaseUrl;
-use crate::backend::diesel::pool::{Manager, Pool};
-use crate::backend::selection::{BUSY_TIMEOUT, PoolState, Question, Selection, StoreError};
+use crate::backend::failure::{Cause, Class, StoreError};
+use crate::backend::pool::{Connect, Lease};
+use crate::backend::statements::{Access, SLEEP_POSTGRES};
 
-pub(crate) use crate::backend::diesel::pool::connect;
+pub(crate) use crate::backend::diesel::connection::{AnyConnection, MultiBackend, connect};
 
-/// The question bank through Diesel.
+/// Opens Diesel's connections on blocking threads.
 #[derive(Debug)]
-pub(crate) struct SyncStore {
-    pool: Pool,
-    config: PoolConfig,
-    /// One permit for each connection. Requests wait here, where waiting costs no thread; whoever holds a permit finds
-    /// a connection free or room to open one.
-    permits: Arc<Semaphore>,
-    /// `SQLite` has one writer at a time and lets the others poll for the lock; standing in line is fairer and faster.
-    write_turn: Arc<Semaphore>,
+pub(crate) struct SyncConnect {
+    pub(crate) url: DatabaseUrl,
+    pub(crate) patience: Duration,
 }
 
-impl SyncStore {
-    pub(crate) fn new(url: &DatabaseUrl, config: PoolConfig) -> Self {
-        let permits = usize::try_from(config.limit()).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
-        Self {
-            pool: pool::build(Manager::new(url.path(), config.recycle), config),
-            config,
-            permits: Arc::new(Semaphore::new(permits)),
-            write_turn: Arc::new(Semaphore::new(1)),
-        }
+impl Connect for SyncConnect {
+    /// Empty while a blocking thread has the connection; if that thread dies, it stays so, and the pool replaces it.
+    type Connection = Option<AnyConnection>;
+
+    async fn open(&self) -> Result<Self::Connection, Cause> {
+        let (url, patience) = (self.url.clone(), self.patience);
+        let opened = tokio::task::spawn_blocking(move || connect(&url, patience)).await;
+        opened.map_err(Cause::from)?.map(Some).map_err(Cause::from)
     }
 
-    pub(crate) async fn take_questions(&self, wanted: Selection) -> Result<Vec<Question>, StoreError> {
-        let place = self.place().await?;
-        let turn = match timeout(BUSY_TIMEOUT, Arc::clone(&self.write_turn).acquire_owned()).await {
-            Ok(turn) => turn.map_err(|closed| StoreError::Unavailable(closed.into()))?,
-            Err(elapsed) => return Err(StoreError::Busy(elapsed.into())),
-        };
-        self.run(place, move |connection| {
-            let taken = connection.immediate_transaction(|c| questions::take(c, &wanted));
-            drop(turn);
-            taken
-        })
-        .await
-    }
-
-    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
-        let place = self.place().await?;
-        self.run(place, |connection| diesel::sql_query("SELECT 1").execute(connection).map(drop)).await
-    }
-
-    pub(crate) fn pool(&self) -> PoolState {
-        let state = self.pool.state();
-        PoolState::new(self.config, state.connections, state.idle_connections)
-    }
-
-    pub(crate) async fn close(&self) {
-        // Holding every permit means that no work is in flight.
-        let everyone = self.permits.acquire_many(self.config.limit()).await;
-        self.permits.close();
-        drop(everyone);
-    }
-
-    /// Waits for the right to use a connection.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
-        match timeout(self.config.timeout, Arc::clone(&self.permits).acquire_owned()).await {
-            Ok(place) => place.map_err(|closed| StoreError::Unavailable(closed.into())),
-            Err(elapsed) => Err(StoreError::Unavailable(elapsed.into())),
-        }
-    }
-
-    /// Does `work` with a connection on a blocking thread.
-    ///
-    /// It runs to its end even if the caller goes away.
-    async fn run<T: Send + 'static>(
-        &self,
-        place: OwnedSemaphorePermit,
-        work: impl FnOnce(&mut SqliteConnection) -> Result<T, DieselError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (pool, config) = (self.pool.clone(), self.config);
-        let done = tokio::task::spawn_blocking(move || {
-            let mut slot = pool.get().map_err(|error| StoreError::Unavailable(error.into()))?;
-            let result = work(slot.connection()).map_err(classify);
-            // Two at once may both see the last place; the pool is then one over, until the next return sees that.
-            if pool.state().idle_connections >= config.size {
-                slot.retire();
-            }
-            // The connection is back before the next in line may look for it.
-            drop(slot);
-            drop(place);
-            result
+    async fn ping(&self, slot: &mut Self::Connection) -> Result<(), Cause> {
+        let Some(mut connection) = slot.take() else { return Err("its last user did not give it back".into()) };
+        let pinged = tokio::task::spawn_blocking(move || {
+            connection.batch_execute("SELECT 1").map(|()| connection).map_err(Cause::from)
         });
-        done.await.map_err(|stopped| StoreError::Database(stopped.into()))?
+        *slot = Some(pinged.await.map_err(Cause::from)??);
+        Ok(())
     }
 }
 
-/// Sorts an error by what a client can do about it.
-fn classify(error: DieselError) -> StoreError {
-    // Diesel passes SQLite's words on but not its code, SQLITE_BUSY.
-    let busy = matches!(
-        &error,
-        DieselError::DatabaseError(DatabaseErrorKind::Unknown, info)
-            if info.message().starts_with("database is locked")
-    );
-    if busy { StoreError::Busy(error.into()) } else { StoreError::Database(error.into()) }
+/// Does `work` in a transaction on a blocking thread; it runs to its end even if the caller goes away.
+pub(crate) async fn transact<T: Send + Sync + 'static, R: Send + 'static>(
+    mut lease: Lease<SyncConnect>,
+    access: Access,
+    slow: Duration,
+    asked: Arc<T>,
+    work: fn(&mut AnyConnection, &T) -> QueryResult<R>,
+) -> Result<R, StoreError> {
+    let done = tokio::task::spawn_blocking(move || {
+        let slot = lease.as_deref_mut().and_then(Option::as_mut);
+        let Some(connection) = slot else {
+            return Err(StoreError::before(Class::ConnectionLost, "the pool lent nothing"));
+        };
+        let locks = access.locks().filter(|_| connection.is_postgres());
+        if let Some((lock, _)) = &locks
+            && let Err(error) = connection.batch_execute(lock)
+        {
+            let class = classify(&error);
+            if class == Class::ConnectionLost {
+                lease.discard();
+            }
+            return Err(StoreError::before(class, error));
+        }
+        let result = connection.in_transaction(access, |connection| {
+            linger(connection, slow)?;
+            work(connection, &asked)
+        });
+        // A lock that is not given back may not go back into the pool either.
+        let kept = locks.is_some_and(|(_, unlock)| connection.batch_execute(&unlock).is_err());
+        let class = result.as_ref().err().map(classify);
+        if kept || class == Some(Class::ConnectionLost) {
+            lease.discard();
+        }
+        result.map_err(|error| StoreError::during(class.unwrap_or(Class::Other), error))
+    });
+    done.await.map_err(|stopped| StoreError::during(Class::Other, stopped))?
+}
+
+/// Makes a query slow, where that was asked for.
+fn linger(connection: &mut AnyConnection, slow: Duration) -> QueryResult<()> {
+    if slow.is_zero() || !connection.is_postgres() {
+        return Ok(());
+    }
+    diesel::sql_query(SLEEP_POSTGRES).bind::<sql_types::Double, _>(slow.as_secs_f64()).execute(connection).map(drop)
+}
+
+/// Diesel passes on what the database said, but not its code, for most of what can be tried again.
+fn classify(error: &DieselError) -> Class {
+    match error {
+        DieselError::DatabaseError(kind, information) => match kind {
+            DatabaseErrorKind::SerializationFailure => Class::Serialization,
+            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => Class::ConnectionLost,
+            DatabaseErrorKind::UniqueViolation
+            | DatabaseErrorKind::ForeignKeyViolation
+            | DatabaseErrorKind::NotNullViolation
+            | DatabaseErrorKind::CheckViolation
+            | DatabaseErrorKind::RestrictViolation
+            | DatabaseErrorKind::ExclusionViolation => Class::Constraint,
+            _ => of_message(information.message()),
+        },
+        DieselError::BrokenTransactionManager => Class::ConnectionLost,
+        _ => Class::Other,
+    }
+}
+
+fn of_message(message: &str) -> Class {
+    const MESSAGES: [(&str, Class); 10] = [
+        ("database is locked", Class::Busy),
+        ("database table is locked", Class::Busy),
+        ("unable to open database file", Class::ConnectionLost),
+        ("deadlock detected", Class::Deadlock),
+        ("could not serialize access", Class::Serialization),
+        ("canceling statement due to lock timeout", Class::Busy),
+        ("canceling statement due to statement timeout", Class::Busy),
+        ("terminating connection", Class::ConnectionLost),
+        ("server closed the connection", Class::ConnectionLost),
+        ("the database system is", Class::ConnectionLost),
+    ];
+    MESSAGES.iter().find(|(beginning, _)| message.starts_with(beginning)).map_or(Class::Other, |(_, class)| *class)
 }

@@ -1,7 +1,6 @@
 //! Why a backend does not start or stops serving.
 
 use std::io;
-use std::path::PathBuf;
 
 use tokio::task::JoinError;
 
@@ -9,34 +8,37 @@ use tokio::task::JoinError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The database is of a kind that no implementation speaks yet.
-    #[error("{scheme}:// databases are not supported yet; use sqlite://path")]
-    Unsupported {
-        /// The URL's scheme. The rest of the URL may hold a password and is left out.
-        scheme: String,
-    },
     /// The database URL cannot be understood.
-    #[error("the database URL is not valid: {0}; write it as sqlite://path")]
+    #[error("the database URL is not valid: {0}; write it as sqlite://path or postgres://user@host/database")]
     Url(&'static str),
     /// The pool's figures make no sense together.
     #[error("the connection pool cannot work: {0}")]
     Pool(&'static str),
     /// The database cannot be opened.
-    #[error("cannot open the database {}", path.display())]
+    #[error("cannot open the database {database}")]
     Open {
-        /// The database's file.
-        path: PathBuf,
+        /// The file, or the URL without its password.
+        database: String,
         /// What the driver said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The schema or the question bank cannot be brought up to date.
-    #[error("cannot bring the database {} up to date", path.display())]
+    #[error("cannot bring the database {database} up to date")]
     Migrate {
-        /// The database's file.
-        path: PathBuf,
+        /// The file, or the URL without its password.
+        database: String,
         /// What the driver said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The database lacks migrations, and the start was told not to apply them.
+    #[error("the database {database} is not up to date; run `tidegate migrate`")]
+    Pending {
+        /// The file, or the URL without its password.
+        database: String,
+    },
+    /// The pool cannot be built.
+    #[error("the connection pool cannot be built")]
+    BuildPool(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The question bank inside the program cannot be read.
     #[error("the built-in question bank cannot be read")]
     Bank(#[source] serde_json::Error),

@@ -12,13 +12,15 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// How a backend misbehaves; by default not at all.
 ///
-/// Written as `error=30%,delay=200ms`; either part may be left out. Only paths under `/api/` are hit, so that probes
+/// Written as `error=30%,delay=200ms,query=10ms`; each part may be left out. Only paths under `/api/` are hit, so that probes
 /// keep telling the truth.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Fault {
     /// The share of requests that fail, in percent, as it was written.
     error_percent: f64,
     delay: Duration,
+    /// How much longer each transaction takes.
+    query: Duration,
 }
 
 impl Fault {
@@ -32,6 +34,11 @@ impl Fault {
         self.delay
     }
 
+    /// How much longer each transaction takes, with its connection held.
+    pub fn query(&self) -> Duration {
+        self.query
+    }
+
     /// Whether a request fails, given an even draw from [0, 1).
     pub(crate) fn strikes(&self, draw: f64) -> bool {
         draw * 100.0 < self.error_percent
@@ -40,7 +47,11 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error={}%,delay={}ms", self.error_percent, self.delay.as_millis())
+        write!(f, "error={}%,delay={}ms", self.error_percent, self.delay.as_millis())?;
+        if !self.query.is_zero() {
+            write!(f, ",query={}ms", self.query.as_millis())?;
+        }
+        Ok(())
     }
 }
 
@@ -48,7 +59,7 @@ impl FromStr for Fault {
     type Err = ParseFaultError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (mut error, mut delay) = (None, None);
+        let (mut error, mut delay, mut query) = (None, None, None);
         for part in text.split(',').map(str::trim) {
             let Some((key, value)) = part.split_once('=') else {
                 return Err(ParseFaultError::Part(part.to_owned()));
@@ -56,13 +67,18 @@ impl FromStr for Fault {
             let repeated = match key {
                 "error" => error.replace(percentage(value)?).is_some(),
                 "delay" => delay.replace(duration(value)?).is_some(),
+                "query" => query.replace(duration(value)?).is_some(),
                 _ => return Err(ParseFaultError::Key(key.to_owned())),
             };
             if repeated {
                 return Err(ParseFaultError::Repeated(key.to_owned()));
             }
         }
-        Ok(Self { error_percent: error.unwrap_or_default(), delay: delay.unwrap_or_default() })
+        Ok(Self {
+            error_percent: error.unwrap_or_default(),
+            delay: delay.unwrap_or_default(),
+            query: query.unwrap_or_default(),
+        })
     }
 }
 
@@ -73,8 +89,8 @@ pub enum ParseFaultError {
     /// A part is not `key=value`.
     #[error("`{0}` is not key=value; write a fault as error=30%,delay=200ms")]
     Part(String),
-    /// A key is neither `error` nor `delay`.
-    #[error("unknown fault `{0}`; known are error and delay")]
+    /// A key is none of `error`, `delay` and `query`.
+    #[error("unknown fault `{0}`; known are error, delay and query")]
     Key(String),
     /// A key is given twice.
     #[error("`{0}` is given twice")]
@@ -151,10 +167,11 @@ mod tests {
         check("delay=1s, error=12.5%", Ok("error=12.5%,delay=1000ms"));
         check("error=7%", Ok("error=7%,delay=0ms"));
         check("error=0%", Ok("error=0%,delay=0ms"));
+        check("query=10ms", Ok("error=0%,delay=0ms,query=10ms"));
         check("delay=60s", Ok("error=0%,delay=60000ms"));
         check("", Err("`` is not key=value; write a fault as error=30%,delay=200ms"));
         check("error", Err("`error` is not key=value; write a fault as error=30%,delay=200ms"));
-        check("eror=3%", Err("unknown fault `eror`; known are error and delay"));
+        check("eror=3%", Err("unknown fault `eror`; known are error, delay and query"));
         check("error=1%,error=2%", Err("`error` is given twice"));
         for bad in ["30", "-1%", "100.1%", "NaN%", "inf%", "%", "x%"] {
             check(&format!("error={bad}"), Err(&format!("error `{bad}` is not a percentage from 0% to 100%")));

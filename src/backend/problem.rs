@@ -6,10 +6,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::backend::selection::StoreError;
+use crate::backend::failure::{Class, StoreError};
+use crate::backend::session::Refusal;
 
-/// What a client is told to wait after a 503, in seconds: contention and exhaustion pass within moments.
-const RETRY_AFTER_SECONDS: &str = "1";
+/// What a client is told to wait after a 503, in seconds: contention and exhaustion pass within moments, and the way
+/// back from an outage is probed for every two seconds at least.
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// One field of a body that does not validate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,11 +28,12 @@ pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
     errors: Vec<FieldError>,
+    retry_after: u64,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new() }
+        Self { status, detail: detail.into(), errors: Vec::new(), retry_after: RETRY_AFTER_SECONDS }
     }
 
     /// A body whose fields do not validate.
@@ -39,7 +42,14 @@ impl Problem {
             status: StatusCode::UNPROCESSABLE_ENTITY,
             detail: "the request does not validate; nothing was written".to_owned(),
             errors,
+            retry_after: RETRY_AFTER_SECONDS,
         }
+    }
+
+    /// The same problem, with further fields that do not validate.
+    pub(crate) fn with(mut self, errors: &mut Vec<FieldError>) -> Self {
+        self.errors.append(errors);
+        self
     }
 
     /// The fields that do not validate.
@@ -49,24 +59,49 @@ impl Problem {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let conflict = |detail: String| Self::new(StatusCode::CONFLICT, detail);
+        match refusal {
+            Refusal::NotFound => Self::new(StatusCode::NOT_FOUND, "this user has no session of this id"),
+            Refusal::AlreadyActive(id) => conflict(format!("the user has a session under way: {id}")),
+            Refusal::Over(status) => conflict(format!("the session is {status}")),
+            Refusal::NotAsked(question) => conflict(format!("this session does not ask the question {question}")),
+            Refusal::AnsweredOtherwise(question) => {
+                conflict(format!("the question {question} has been answered otherwise"))
+            }
+            Refusal::NoQuestions => {
+                conflict("the question bank has no question for this role and difficulty".to_owned())
+            }
+        }
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         // The log gets the driver's words; the client only what it can act on.
         let reason: &dyn std::error::Error = &error;
-        match &error {
-            StoreError::Unavailable(_) => {
-                tracing::warn!(error = reason, "no database connection for a request");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no database connection became free in time")
+        let class = match &error {
+            StoreError::Away { retry_after } => {
+                tracing::debug!(error = reason, "a request was refused by the circuit breaker");
+                let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "the database is away");
+                problem.retry_after = retry_after.as_secs().saturating_add(u64::from(retry_after.subsec_nanos() > 0));
+                return problem;
             }
-            StoreError::Busy(_) => {
-                tracing::warn!(error = reason, "the database stayed locked");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "the database is busy with other writes")
+            StoreError::Failed { class, .. } => *class,
+        };
+        let detail = match class {
+            Class::Exhausted => "no database connection became free in time",
+            Class::ConnectionLost => "the database does not answer",
+            Class::Busy => "the database is busy with other writes",
+            Class::Deadlock | Class::Serialization => "the database could not bring concurrent changes into an order",
+            Class::Constraint | Class::Other => {
+                tracing::error!(error = reason, error.class = class.name(), "a database operation failed");
+                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the database operation failed");
             }
-            StoreError::Database(_) => {
-                tracing::error!(error = reason, "a database operation failed");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the database operation failed")
-            }
-        }
+        };
+        tracing::warn!(error = reason, error.class = class.name(), "a database operation could not be done in time");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 }
 
@@ -94,7 +129,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+            headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
         response
     }

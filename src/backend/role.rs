@@ -23,6 +23,23 @@ pub(crate) enum Role {
 }
 
 impl Role {
+    /// Every role.
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Backend,
+        Self::Frontend,
+        Self::FullStack,
+        Self::DataEngineer,
+        Self::DataScientist,
+        Self::MachineLearning,
+        Self::Devops,
+        Self::Mobile,
+        Self::Security,
+        Self::Qa,
+        Self::ProductManager,
+        Self::EngineeringManager,
+        Self::General,
+    ];
+
     /// The name in the database and in answers.
     pub(crate) const fn slug(self) -> &'static str {
         match self {

@@ -1,29 +1,41 @@
 //! The HTTP API, once, over either implementation.
 
+mod sessions;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Serialize;
 
 use crate::backend::analysis::{self, Analysis};
 use crate::backend::api::{AnalyzeAnswer, Endpoint, MAX_BODY_BYTES, ParseJd, ParsedJd, Services, json_object};
+use crate::backend::breaker::BreakerState;
 use crate::backend::fault::{Chance, Fault};
+use crate::backend::listing::{Listing, Page};
+use crate::backend::metrics;
+use crate::backend::pool::PoolState;
 use crate::backend::problem::Problem;
 use crate::backend::role::Role;
-use crate::backend::selection::{PoolState, Selection};
+use crate::backend::selection::Selection;
 use crate::backend::skill::skills_in;
-use crate::backend::store::{Queries, Store};
+use crate::backend::store::Store;
+use crate::backend::store::meter::Queries;
+use crate::backend::upsert::{self, Upsert};
 
 /// How long the database may take to prove that it is there.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The share of connections at work from which a pool counts as nearly exhausted; the alert rules say the same.
+const POOL_ALERT: f64 = 0.9;
 
 /// Where the draws of injected errors begin; fixed, so that a drill can be repeated.
 const FAULT_SEED: u64 = 0x7469_6465_6761_7465;
@@ -40,6 +52,16 @@ const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/analyze-answer",
         description: "Score of an answer, the keywords it misses, and what would improve it",
     },
+    Endpoint {
+        method: "GET",
+        path: "/api/v1/questions",
+        description: "Questions by filters, in an order, page by page",
+    },
+    Endpoint {
+        method: "PUT",
+        path: "/api/v1/questions",
+        description: "Up to 10,000 questions added or replaced at once",
+    },
     Endpoint { method: "GET", path: "/api/v1/services", description: "This list" },
     Endpoint { method: "GET", path: "/health", description: "Whether the process is alive" },
     Endpoint { method: "GET", path: "/ready", description: "Whether the database answers" },
@@ -48,6 +70,7 @@ const ENDPOINTS: &[Endpoint] = &[
         path: "/monitoring/database",
         description: "Figures of the connection pool and of the queries",
     },
+    Endpoint { method: "GET", path: "/metrics", description: "The same for Prometheus" },
 ];
 
 /// What the handlers share.
@@ -74,9 +97,12 @@ pub(crate) fn build(service: Arc<Service>) -> Router {
         .route("/api/v1/parse-jd", post(parse_jd))
         .route("/api/v1/analyze-answer", post(analyze_answer))
         .route("/api/v1/services", get(services))
+        .route("/api/v1/questions", get(list).merge(put(upsert).layer(DefaultBodyLimit::max(upsert::MAX_BODY_BYTES))))
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/monitoring/database", get(monitoring))
+        .route("/metrics", get(metrics))
+        .merge(sessions::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
@@ -106,23 +132,63 @@ async fn analyze_answer(headers: HeaderMap, body: Result<Bytes, BytesRejection>)
     Ok(Json(analysis::analyze(&asked.job_description, &asked.question, &asked.answer)))
 }
 
+async fn list(
+    State(service): State<Arc<Service>>,
+    parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Json<Page>, Problem> {
+    let Ok(Query(parameters)) = parameters else {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "the query is not one of names and values"));
+    };
+    let listing = Listing::read(&parameters).map_err(Problem::invalid)?;
+    Ok(Json(service.store.list(listing).await?))
+}
+
+async fn upsert(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let asked = Upsert::check(json_object(&headers, body)?)?;
+    let whole = asked.all_or_nothing;
+    let done = service.store.upsert(asked).await?;
+    // Part of it, or none of it, failed: the client has to look at the rows.
+    let status = match (done.errors.is_empty(), whole) {
+        (true, _) => StatusCode::OK,
+        (false, true) => StatusCode::UNPROCESSABLE_ENTITY,
+        (false, false) => StatusCode::MULTI_STATUS,
+    };
+    Ok((status, Json(done)).into_response())
+}
+
 async fn services() -> Json<Services> {
-    Json(Services { name: "interview", version: env!("CARGO_PKG_VERSION"), endpoints: ENDPOINTS })
+    let endpoints = ENDPOINTS.iter().chain(&sessions::ENDPOINTS).collect();
+    Json(Services { name: "interview", version: env!("CARGO_PKG_VERSION"), endpoints })
 }
 
 /// The body of a probe that is well.
 #[derive(Debug, Serialize)]
 struct Status {
     status: &'static str,
+    /// What an operator should look at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<&'static str>,
 }
 
-async fn health() -> Json<Status> {
-    Json(Status { status: "ok" })
+/// The process is alive while it can say so; what it lacks is told, but is no reason to restart it.
+async fn health(State(service): State<Arc<Service>>) -> Json<Status> {
+    let mut problems = Vec::new();
+    if service.store.breaker() != BreakerState::Closed {
+        problems.push("the database is away");
+    }
+    if service.store.pool().used() > POOL_ALERT {
+        problems.push("the connection pool is nearly exhausted");
+    }
+    Json(Status { status: if problems.is_empty() { "ok" } else { "degraded" }, problems })
 }
 
 async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Status>, Problem> {
     match tokio::time::timeout(READY_TIMEOUT, service.store.ping()).await {
-        Ok(Ok(())) => Ok(Json(Status { status: "ready" })),
+        Ok(Ok(())) => Ok(Json(Status { status: "ready", problems: Vec::new() })),
         Ok(Err(error)) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "the database does not answer");
             Err(unready())
@@ -141,6 +207,7 @@ struct Monitoring {
     mode: String,
     pool: PoolState,
     queries: Queries,
+    breaker: BreakerState,
 }
 
 async fn monitoring(State(service): State<Arc<Service>>) -> Json<Monitoring> {
@@ -148,7 +215,14 @@ async fn monitoring(State(service): State<Arc<Service>>) -> Json<Monitoring> {
         mode: service.store.mode().to_string(),
         pool: service.store.pool(),
         queries: service.store.queries(),
+        breaker: service.store.breaker(),
     })
+}
+
+async fn metrics(State(service): State<Arc<Service>>) -> impl IntoResponse {
+    let store = &service.store;
+    let page = metrics::render(store.mode(), store.pool(), &store.queries(), store.breaker());
+    ([(CONTENT_TYPE, metrics::MEDIA_TYPE)], page)
 }
 
 async fn not_found() -> Problem {

@@ -1,16 +1,11 @@
-//! What both implementations are asked for and give: questions, the state of a pool, and what can go wrong.
+//! Which questions a role and a description get.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::backend::bank::Difficulty;
-use crate::backend::config::PoolConfig;
 use crate::backend::role::Role;
-
-/// How long a connection waits for `SQLite`'s write lock, which only another process or backend can hold for long.
-pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which questions are wanted.
 ///
@@ -59,6 +54,13 @@ pub(crate) struct Question {
     pub(crate) usage_count: i64,
 }
 
+impl From<(String, String, String, String, i64)> for Question {
+    /// From a row: id, text, category, difficulty, usage count.
+    fn from((id, text, category, difficulty, usage_count): (String, String, String, String, i64)) -> Self {
+        Self { id, text, category, difficulty, skills: Vec::new(), usage_count }
+    }
+}
+
 /// Puts `questions`, which a database returns in any order, into the order of `chosen`, and gives each its skills.
 pub(crate) fn assemble(chosen: &[String], questions: Vec<Question>, skills: Vec<(String, String)>) -> Vec<Question> {
     let mut by_id: HashMap<String, Question> =
@@ -74,51 +76,6 @@ pub(crate) fn assemble(chosen: &[String], questions: Vec<Question>, skills: Vec<
         question.skills.sort_unstable();
     }
     ordered
-}
-
-/// A pool's connections at one moment.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct PoolState {
-    /// Connections that are kept.
-    pub(crate) size: u32,
-    /// Connections that may be open beyond those.
-    pub(crate) max_overflow: u32,
-    /// Connections at work.
-    pub(crate) checked_out: u32,
-    /// Connections that are open and free.
-    pub(crate) idle: u32,
-    /// Connections open beyond `size`.
-    pub(crate) overflow: u32,
-}
-
-impl PoolState {
-    pub(crate) fn new(config: PoolConfig, open: u32, idle: u32) -> Self {
-        Self {
-            size: config.size,
-            max_overflow: config.max_overflow,
-            checked_out: open.saturating_sub(idle),
-            idle: idle.min(open),
-            overflow: open.saturating_sub(config.size),
-        }
-    }
-}
-
-/// What a driver or a pool said.
-pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-/// Why the database did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    /// No connection became free, or none could be opened, in time.
-    #[error("no database connection within the pool's timeout")]
-    Unavailable(#[source] Cause),
-    /// Somebody else kept the write lock.
-    #[error("the database is locked by another writer")]
-    Busy(#[source] Cause),
-    /// Anything else.
-    #[error("the database refused the operation")]
-    Database(#[source] Cause),
 }
 
 #[cfg(test)]
@@ -149,21 +106,5 @@ mod tests {
             found,
             [("b", ["SQL".to_owned()].as_slice()), ("a", ["Go".to_owned(), "Rust".to_owned()].as_slice()),]
         );
-    }
-
-    #[track_caller]
-    fn check(open: u32, idle: u32, expected: (u32, u32, u32)) {
-        let config = PoolConfig { size: 2, max_overflow: 3, ..PoolConfig::default() };
-        let state = PoolState::new(config, open, idle);
-        assert_eq!((state.checked_out, state.idle, state.overflow), expected);
-    }
-
-    #[test]
-    fn a_pools_figures_add_up() {
-        check(0, 0, (0, 0, 0));
-        check(2, 2, (0, 2, 0));
-        check(5, 1, (4, 1, 3));
-        // The two figures are read one after the other and may disagree for a moment.
-        check(1, 2, (0, 1, 0));
     }
 }

@@ -1,105 +1,124 @@
 //! The asynchronous implementation: sqlx.
 
-mod questions;
+pub(crate) mod listing;
+pub(crate) mod questions;
+pub(crate) mod sessions;
+mod sql;
+pub(crate) mod upsert;
 
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, Sqlite, SqlitePool};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::backend::config::PoolConfig;
+use sqlx::any::{AnyConnectOptions, install_default_drivers};
+use sqlx::{AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _};
+
 use crate::backend::database_url::DatabaseUrl;
-use crate::backend::selection::{BUSY_TIMEOUT, PoolState, Question, Selection, StoreError};
+use crate::backend::failure::{Cause, Class, StoreError};
+use crate::backend::pool::{Connect, Lease};
+use crate::backend::statements::{self, Access, SLEEP_POSTGRES};
 
-/// `SQLite`'s primary result code for a lock that somebody else holds.
-const SQLITE_BUSY: u32 = 5;
+/// What a statement or a row of statements comes to.
+pub(crate) type Work<'c, R> = Pin<Box<dyn Future<Output = sqlx::Result<R>> + Send + 'c>>;
 
-/// The question bank through sqlx.
+/// Opens sqlx's connections.
 #[derive(Debug)]
-pub(crate) struct AsyncStore {
-    pool: SqlitePool,
-    config: PoolConfig,
-    /// `SQLite` has one writer at a time and lets the others poll for the lock; standing in line is fairer and faster.
-    write_turn: Semaphore,
+pub(crate) struct AsyncConnect {
+    url: DatabaseUrl,
+    options: AnyConnectOptions,
+    patience: Duration,
 }
 
-impl AsyncStore {
-    pub(crate) fn new(url: &DatabaseUrl, config: PoolConfig) -> Self {
-        let connection = SqliteConnectOptions::new()
-            .filename(url.path())
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true)
-            .synchronous(SqliteSynchronous::Normal);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(config.limit())
-            .min_connections(0)
-            .acquire_timeout(config.timeout)
-            .max_lifetime(config.recycle)
-            // sqlx itself looks at the age of a connection only as it comes back and now and then in between.
-            .before_acquire(move |_connection, meta| Box::pin(async move { Ok(meta.age < config.recycle) }))
-            .idle_timeout(None)
-            .connect_lazy_with(connection);
-        Self { pool, config, write_turn: Semaphore::new(1) }
-    }
-
-    pub(crate) async fn take_questions(&self, wanted: &Selection) -> Result<Vec<Question>, StoreError> {
-        let mut connection = self.acquire().await?;
-        let turn = match timeout(BUSY_TIMEOUT, self.write_turn.acquire()).await {
-            Ok(turn) => turn.map_err(|closed| StoreError::Unavailable(closed.into()))?,
-            Err(elapsed) => return Err(StoreError::Busy(elapsed.into())),
-        };
-        let result = async {
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            let questions = questions::take(&mut transaction, wanted).await?;
-            transaction.commit().await?;
-            Ok(questions)
-        }
-        .await
-        .map_err(classify);
-        drop(turn);
-        self.release(connection);
-        result
-    }
-
-    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
-        let mut connection = self.acquire().await?;
-        let result = sqlx::query("SELECT 1").execute(&mut *connection).await.map(drop).map_err(classify);
-        self.release(connection);
-        result
-    }
-
-    pub(crate) fn pool(&self) -> PoolState {
-        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
-        PoolState::new(self.config, self.pool.size(), idle)
-    }
-
-    pub(crate) async fn close(&self) {
-        self.pool.close().await;
-    }
-
-    async fn acquire(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
-        self.pool.acquire().await.map_err(|error| StoreError::Unavailable(error.into()))
-    }
-
-    /// Gives a connection back, to be kept only if there is room among the `size` that are.
-    ///
-    /// Two at once may both see the last place; the pool is then one over, until the next release sees that.
-    fn release(&self, mut connection: PoolConnection<Sqlite>) {
-        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
-        if idle >= self.config.size {
-            connection.close_on_drop();
-        }
+impl AsyncConnect {
+    pub(crate) fn new(url: DatabaseUrl, patience: Duration) -> Result<Self, Cause> {
+        install_default_drivers();
+        let options: AnyConnectOptions = url.for_sqlx().parse()?;
+        Ok(Self { url, options: options.disable_statement_logging(), patience })
     }
 }
 
-/// Sorts an error by what a client can do about it.
-fn classify(error: sqlx::Error) -> StoreError {
-    let busy = error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .and_then(|code| code.parse::<u32>().ok())
-        // The upper bits only refine the primary code.
-        .is_some_and(|code| code & 0xff == SQLITE_BUSY);
-    if busy { StoreError::Busy(error.into()) } else { StoreError::Database(error.into()) }
+impl Connect for AsyncConnect {
+    type Connection = AnyConnection;
+
+    async fn open(&self) -> Result<AnyConnection, Cause> {
+        let mut connection = AnyConnection::connect_with(&self.options).await?;
+        let set_up = statements::set_up(&self.url, self.patience);
+        sqlx::raw_sql(AssertSqlSafe(set_up)).execute(&mut connection).await?;
+        Ok(connection)
+    }
+
+    async fn ping(&self, connection: &mut AnyConnection) -> Result<(), Cause> {
+        Ok(connection.ping().await?)
+    }
+}
+
+/// Does `work` in a transaction.
+pub(crate) async fn transact<T: Sync, R>(
+    mut lease: Lease<AsyncConnect>,
+    access: Access,
+    slow: Duration,
+    asked: Arc<T>,
+    work: for<'c> fn(&'c mut AnyConnection, &'c T) -> Work<'c, R>,
+) -> Result<R, StoreError> {
+    let Some(connection) = lease.as_deref_mut() else {
+        return Err(StoreError::before(Class::ConnectionLost, "the pool lent nothing"));
+    };
+    let locks = access.locks().filter(|_| is_postgres(connection));
+    if let Some((lock, _)) = &locks
+        && let Err(error) = sqlx::raw_sql(AssertSqlSafe(lock.clone())).execute(&mut *connection).await
+    {
+        let class = classify(&error);
+        if class == Class::ConnectionLost {
+            lease.discard();
+        }
+        return Err(StoreError::before(class, error));
+    }
+    let begin = if is_postgres(connection) { access.begin_postgres() } else { access.begin_sqlite() };
+    let result = async {
+        let mut transaction = connection.begin_with(begin).await?;
+        linger(&mut transaction, slow).await?;
+        let done = work(&mut transaction, &asked).await?;
+        transaction.commit().await?;
+        Ok(done)
+    }
+    .await;
+    // A lock that is not given back may not go back into the pool either.
+    let kept = match locks {
+        Some((_, unlock)) => sqlx::raw_sql(AssertSqlSafe(unlock)).execute(&mut *connection).await.is_err(),
+        None => false,
+    };
+    let class = result.as_ref().err().map(classify);
+    if kept || class == Some(Class::ConnectionLost) {
+        lease.discard();
+    }
+    result.map_err(|error| StoreError::during(class.unwrap_or(Class::Other), error))
+}
+
+/// Whether this is `PostgreSQL`.
+pub(crate) fn is_postgres(connection: &AnyConnection) -> bool {
+    connection.backend_name() == "PostgreSQL"
+}
+
+/// Makes a query slow, where that was asked for.
+async fn linger(connection: &mut AnyConnection, slow: Duration) -> sqlx::Result<()> {
+    if slow.is_zero() || !is_postgres(connection) {
+        return Ok(());
+    }
+    sqlx::query(SLEEP_POSTGRES).bind(slow.as_secs_f64()).execute(connection).await.map(drop)
+}
+
+fn classify(error: &sqlx::Error) -> Class {
+    match error {
+        sqlx::Error::Database(error) => match error.code() {
+            // SQLSTATE has five characters, a result code of SQLite at most four.
+            Some(code) if code.len() == 5 => Class::of_sqlstate(&code),
+            Some(code) => code.parse().map_or(Class::Other, Class::of_sqlite),
+            None => Class::Other,
+        },
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {
+            Class::ConnectionLost
+        }
+        _ => Class::Other,
+    }
 }

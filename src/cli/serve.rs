@@ -42,6 +42,7 @@ pub(crate) fn backend(args: BackendArgs) -> anyhow::Result<()> {
     let settings = backend::Config {
         mode: args.mode,
         database_url: args.database.unwrap_or(config.database.url),
+        migrate: config.database.migrate,
         pool: config.database.pool,
         fault: args.fault.unwrap_or_default(),
     };
@@ -59,7 +60,7 @@ fn init_log(args: LogArgs) -> anyhow::Result<WorkerGuard> {
     })
 }
 
-fn load(path: Option<&Path>) -> anyhow::Result<Config> {
+pub(crate) fn load(path: Option<&Path>) -> anyhow::Result<Config> {
     match Config::load(path, &environment()) {
         Ok(config) => Ok(config),
         Err(problems) => {

@@ -2,6 +2,9 @@
 
 mod fault;
 mod load;
+mod outage;
 mod parity;
+mod questions;
 mod running;
+mod sessions;
 mod start;

@@ -77,7 +77,7 @@ impl Cluster {
 }
 
 /// A database of a test's own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Database {
     options: PgConnectOptions,
     directory: PathBuf,
@@ -108,5 +108,16 @@ impl Database {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
         self.connect().await.execute(sql).await.unwrap();
+    }
+
+    /// Whether the server lets anybody in; if not, whoever is in is put out, as when it is stopped.
+    pub(crate) async fn admit(&self, everybody: bool) {
+        let mut elsewhere = self.options.clone().database("postgres").connect().await.unwrap();
+        let name = &self.name;
+        let sql = format!(
+            "ALTER DATABASE {name} ALLOW_CONNECTIONS {everybody}; \
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut elsewhere).await.unwrap();
     }
 }

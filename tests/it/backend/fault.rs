@@ -4,19 +4,18 @@ use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
 use serde_json::json;
-use tempfile::TempDir;
 
-use tidegate::backend::{Mode, PoolConfig};
+use tidegate::backend::{Config, Mode};
 use tidegate::clock;
 
-use crate::backend::running::{MODES, PARSE_JD, Running, file_of, usage_sum};
+use crate::backend::running::{Data, Kind, MODES, PARSE_JD, Running, config};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn injected_errors_hit_the_api_alone_and_write_nothing() {
     for mode in MODES {
-        let directory = TempDir::new().unwrap();
+        let data = Data::new(Kind::Sqlite).await;
         let fault = "error=100%".parse().unwrap();
-        let running = Running::start(mode, &directory, PoolConfig::default(), fault).await;
+        let running = Running::start(Config { fault, ..config(mode, &data) }).await;
         let asked = json!({"role": "backend", "jobDescription": "Rust"});
         let response = running.post(PARSE_JD, &asked).await;
         assert_eq!(response.status(), 500);
@@ -25,7 +24,7 @@ async fn injected_errors_hit_the_api_alone_and_write_nothing() {
         for path in ["/health", "/ready", "/monitoring/database"] {
             assert_eq!(running.get(path).await.status(), 200, "{path}");
         }
-        assert_eq!(usage_sum(&file_of(&directory)).await, 0);
+        assert_eq!(data.usage_sum().await, 0);
         running.stop().await;
     }
 }
@@ -33,9 +32,9 @@ async fn injected_errors_hit_the_api_alone_and_write_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_asked_share_of_requests_fails() {
     for mode in MODES {
-        let directory = TempDir::new().unwrap();
+        let data = Data::new(Kind::Sqlite).await;
         let fault = "error=30%".parse().unwrap();
-        let running = Running::start(mode, &directory, PoolConfig::default(), fault).await;
+        let running = Running::start(Config { fault, ..config(mode, &data) }).await;
         let mut failed = 0;
         for _ in 0..300 {
             let response = running.get("/api/v1/services").await;
@@ -48,9 +47,9 @@ async fn the_asked_share_of_requests_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn injected_delays_hold_back_the_api_alone() {
-    let directory = TempDir::new().unwrap();
+    let data = Data::new(Kind::Sqlite).await;
     let fault = "delay=150ms".parse().unwrap();
-    let running = Running::start(Mode::Async, &directory, PoolConfig::default(), fault).await;
+    let running = Running::start(Config { fault, ..config(Mode::Async, &data) }).await;
     let begun = clock::now();
     assert_eq!(running.get("/api/v1/services").await.status(), 200);
     assert!(clock::now().duration_since(begun) >= Duration::from_millis(150));

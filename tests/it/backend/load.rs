@@ -5,27 +5,22 @@ use std::time::Duration;
 use reqwest::Client;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde_json::{Value, json};
-use sqlx::Connection;
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use tidegate::backend::{self, Config, Fault, Mode, PoolConfig};
+use tidegate::backend::{self, Mode, PoolConfig};
 
-use crate::backend::running::{MODES, PARSE_JD, Running, connect, figure, file_of, stuck_request, url_of, usage_sum};
+use crate::backend::running::{Data, KINDS, PARSE_JD, Running, config, every, figure, stuck_request};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_update_is_lost_under_concurrency() {
-    for modes in [
-        vec![Mode::Sync],
-        vec![Mode::Async],
-        // Two backends on one database, as behind the gate.
-        vec![Mode::Sync, Mode::Async],
-    ] {
-        let directory = TempDir::new().unwrap();
+    // Also two backends on one database, as behind the gate.
+    let modes = [vec![Mode::Sync], vec![Mode::Async], vec![Mode::Sync, Mode::Async]];
+    for (kind, modes) in KINDS.into_iter().flat_map(|kind| modes.clone().map(|modes| (kind, modes))) {
+        let data = Data::new(kind).await;
         let mut backends = Vec::new();
         for mode in &modes {
-            backends.push(Running::plain(*mode, &directory).await);
+            backends.push(Running::plain(*mode, &data).await);
         }
         let mut requests = JoinSet::new();
         for number in 0..200 {
@@ -38,7 +33,7 @@ async fn no_update_is_lost_under_concurrency() {
             let response = response.unwrap();
             assert_eq!(response.status(), 200, "{modes:?}");
         }
-        assert_eq!(usage_sum(&file_of(&directory)).await, 600, "{modes:?}");
+        assert_eq!(data.usage_sum().await, 600, "{kind:?} {modes:?}");
         for running in backends {
             running.stop().await;
         }
@@ -47,46 +42,46 @@ async fn no_update_is_lost_under_concurrency() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exhausted_pool_answers_503_and_recovers() {
-    for mode in MODES {
-        let directory = TempDir::new().unwrap();
+    for (kind, mode) in every() {
+        let data = Data::new(kind).await;
         let pool =
             PoolConfig { size: 1, max_overflow: 0, timeout: Duration::from_millis(100), ..PoolConfig::default() };
-        let running = Running::start(mode, &directory, pool, Fault::default()).await;
+        let running = Running::with_pool(mode, &data, pool).await;
         running.pool_until("/health", |pool| figure(pool, "checkedOut") == 0).await;
-        let mut lock = connect(&file_of(&directory)).await;
-        let held = lock.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let mut lock = data.connect().await;
+        data.block(&mut lock).await;
         let stuck = stuck_request(&running).await;
 
         let asked = json!({"role": "backend", "jobDescription": "Rust"});
         let refused = running.post(PARSE_JD, &asked).await;
-        assert_eq!(refused.status(), 503, "{mode}");
+        assert_eq!(refused.status(), 503, "{kind:?} {mode}");
         assert_eq!(refused.headers().get(RETRY_AFTER).unwrap(), "1");
         assert_eq!(refused.headers().get(CONTENT_TYPE).unwrap(), "application/problem+json");
-        assert_eq!(running.get("/ready").await.status(), 503, "{mode}");
-        assert_eq!(running.get("/health").await.status(), 200, "{mode}");
+        assert_eq!(running.get("/ready").await.status(), 503, "{kind:?} {mode}");
+        assert_eq!(running.get("/health").await.status(), 200, "{kind:?} {mode}");
 
-        held.rollback().await.unwrap();
-        assert_eq!(stuck.await.unwrap().status(), 200, "{mode}");
-        assert_eq!(running.get("/ready").await.status(), 200, "{mode}");
-        assert_eq!(usage_sum(&file_of(&directory)).await, 1, "{mode}");
+        sqlx::raw_sql("ROLLBACK").execute(&mut lock).await.unwrap();
+        assert_eq!(stuck.await.unwrap().status(), 200, "{kind:?} {mode}");
+        assert_eq!(running.get("/ready").await.status(), 200, "{kind:?} {mode}");
+        assert_eq!(data.usage_sum().await, 1, "{kind:?} {mode}");
 
         let body: Value = running.get("/monitoring/database").await.json().await.unwrap();
         assert_eq!(body.get("mode"), Some(&json!(mode.to_string())));
         let queries = body.get("queries").unwrap();
         // The probe at the start, the stuck request, the refused one, and the two of /ready.
-        assert_eq!(figure(queries, "total"), 5, "{mode}");
-        assert_eq!(figure(queries, "errors"), 2, "{mode}");
+        assert_eq!(figure(queries, "total"), 5, "{kind:?} {mode}");
+        assert_eq!(figure(queries, "errors"), 2, "{kind:?} {mode}");
         running.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn overflow_is_closed_and_old_connections_are_replaced() {
-    for mode in MODES {
+    for (kind, mode) in every() {
         for recycle in [Duration::from_secs(3600), Duration::from_nanos(1)] {
-            let directory = TempDir::new().unwrap();
+            let data = Data::new(kind).await;
             let pool = PoolConfig { size: 2, max_overflow: 6, recycle, ..PoolConfig::default() };
-            let running = Running::start(mode, &directory, pool, Fault::default()).await;
+            let running = Running::with_pool(mode, &data, pool).await;
             let mut requests = JoinSet::new();
             for _ in 0..40 {
                 let (client, url) = (running.client.clone(), format!("{}{PARSE_JD}", running.base));
@@ -94,12 +89,12 @@ async fn overflow_is_closed_and_old_connections_are_replaced() {
                 requests.spawn(async move { client.post(url).json(&asked).send().await.unwrap() });
             }
             while let Some(response) = requests.join_next().await {
-                assert_eq!(response.unwrap().status(), 200, "{mode}");
+                assert_eq!(response.unwrap().status(), 200, "{kind:?} {mode}");
             }
             // Each probe borrows a connection and so takes a straggler out as it gives it back.
             let pool =
                 running.pool_until("/ready", |pool| figure(pool, "checkedOut") == 0 && figure(pool, "idle") <= 2).await;
-            assert_eq!(figure(&pool, "overflow"), 0, "{mode}: {pool}");
+            assert_eq!(figure(&pool, "overflow"), 0, "{kind:?} {mode}: {pool}");
             assert_eq!(figure(&pool, "size"), 2);
             assert_eq!(figure(&pool, "maxOverflow"), 6);
             running.stop().await;
@@ -109,33 +104,26 @@ async fn overflow_is_closed_and_old_connections_are_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_lets_requests_in_flight_finish() {
-    for mode in MODES {
-        let directory = TempDir::new().unwrap();
-        let running = Running::plain(mode, &directory).await;
-        let mut lock = connect(&file_of(&directory)).await;
-        let held = lock.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    for (kind, mode) in every() {
+        let data = Data::new(kind).await;
+        let running = Running::plain(mode, &data).await;
+        let mut lock = data.connect().await;
+        data.block(&mut lock).await;
         running.pool_until("/health", |pool| figure(pool, "checkedOut") == 0).await;
         let stuck = stuck_request(&running).await;
 
         let stopping = tokio::spawn(running.stop());
-        held.rollback().await.unwrap();
-        assert_eq!(stuck.await.unwrap().status(), 200, "{mode}");
+        sqlx::raw_sql("ROLLBACK").execute(&mut lock).await.unwrap();
+        assert_eq!(stuck.await.unwrap().status(), 200, "{kind:?} {mode}");
         stopping.await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_router_that_outlives_its_backend_answers_503() {
-    for mode in MODES {
-        let directory = TempDir::new().unwrap();
-        let backend = backend::open(Config {
-            mode,
-            database_url: url_of(&directory),
-            pool: PoolConfig::default(),
-            fault: Fault::default(),
-        })
-        .await
-        .unwrap();
+    for (kind, mode) in every() {
+        let data = Data::new(kind).await;
+        let backend = backend::open(config(mode, &data)).await.unwrap();
         let router = backend.router();
         backend.close().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -144,7 +132,7 @@ async fn a_router_that_outlives_its_backend_answers_503() {
         let asked = json!({"role": "backend", "jobDescription": "Rust"});
         let url = format!("{base}{PARSE_JD}");
         let response = Client::new().post(url).json(&asked).send().await.unwrap();
-        assert_eq!(response.status(), 503, "{mode}");
+        assert_eq!(response.status(), 503, "{kind:?} {mode}");
         server.abort();
     }
 }

@@ -1,13 +1,10 @@
-//! The same requests to both modes: the same answers, the same rows.
+//! The same requests to both modes on both kinds of database: the same answers, the same rows.
 
 use reqwest::Method;
 use reqwest::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use tidegate::backend::Mode;
-
-use crate::backend::running::{MODES, PARSE_JD, Running, figure, file_of, rows};
+use crate::backend::running::{Data, KINDS, Kind, MODES, PARSE_JD, Running, figure};
 
 const ANALYZE: &str = "/api/v1/analyze-answer";
 
@@ -139,21 +136,24 @@ async fn send(running: &Running, call: &Call) -> Seen {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_modes_answer_alike_and_leave_the_same_rows() {
-    let (sync_directory, async_directory) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let sync_backend = Running::plain(Mode::Sync, &sync_directory).await;
-    let async_backend = Running::plain(Mode::Async, &async_directory).await;
-
+async fn all_four_answer_alike_and_leave_the_same_rows() {
+    let mut four = Vec::new();
+    for (kind, mode) in KINDS.into_iter().flat_map(|kind| MODES.map(|mode| (kind, mode))) {
+        let data = Data::new(kind).await;
+        four.push((Running::plain(mode, &data).await, data, format!("{mode} on {kind:?}")));
+    }
+    let mut before = four[0].1.rows().await;
     for call in calls() {
-        let before = rows(&file_of(&sync_directory)).await;
-        let seen = send(&sync_backend, &call).await;
-        assert_eq!(seen, send(&async_backend, &call).await, "{}", call.name);
+        let seen = send(&four[0].0, &call).await;
         assert_eq!(seen.status, call.status, "{}: {seen:?}", call.name);
-
-        let after = rows(&file_of(&sync_directory)).await;
-        assert_eq!(after, rows(&file_of(&async_directory)).await, "{}", call.name);
+        let after = four[0].1.rows().await;
+        for (backend, data, name) in &four[1..] {
+            assert_eq!(seen, send(backend, &call).await, "{}: {name}", call.name);
+            assert_eq!(after, data.rows().await, "{}: {name}", call.name);
+        }
         let wrote = call.path == PARSE_JD && call.status == 200;
         assert_eq!(before != after, wrote, "{}: rows", call.name);
+        before = after;
 
         if call.status >= 400 {
             assert_eq!(seen.content_type.as_deref(), Some("application/problem+json"), "{}", call.name);
@@ -169,15 +169,16 @@ async fn both_modes_answer_alike_and_leave_the_same_rows() {
             assert!(seen.allow.is_some(), "{}", call.name);
         }
     }
-    sync_backend.stop().await;
-    async_backend.stop().await;
+    for (backend, ..) in four {
+        backend.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_picked_questions_suit_the_description() {
     for mode in MODES {
-        let directory = TempDir::new().unwrap();
-        let running = Running::plain(mode, &directory).await;
+        let data = Data::new(Kind::Sqlite).await;
+        let running = Running::plain(mode, &data).await;
         let asked = json!({"role": "Backend Developer", "jobDescription": "Rust, Postgres", "count": 4});
         let first: Value = running.post(PARSE_JD, &asked).await.json().await.unwrap();
         assert_eq!(first.get("role"), Some(&json!("backend")));

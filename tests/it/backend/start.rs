@@ -1,78 +1,92 @@
 //! Migrating, seeding, and refusing to start.
 
-use std::collections::BTreeMap;
-
 use tempfile::TempDir;
 
-use tidegate::backend::{self, Config, Error, Fault, Mode, PoolConfig};
+use tidegate::backend::{self, Config, Error, Mode};
 
-use crate::backend::running::{connect, file_of, rows, url_of};
+use crate::backend::running::{Data, KINDS, Kind, MODES, config};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn starters_at_the_same_moment_migrate_once() {
-    for _ in 0..8 {
-        let directory = TempDir::new().unwrap();
-        let url = url_of(&directory);
-        std::thread::scope(|scope| {
-            let starters: Vec<_> = (0..8).map(|_| scope.spawn(|| backend::migrate(&url))).collect();
-            for starter in starters {
-                starter.join().unwrap().unwrap();
-            }
+    for kind in [Kind::Sqlite, Kind::Sqlite, Kind::Sqlite, Kind::Sqlite, Kind::Postgres] {
+        let data = Data::new(kind).await;
+        let url = data.url();
+        let done = std::thread::scope(|scope| {
+            let starters: Vec<_> = (0..8).map(|_| scope.spawn(|| backend::migrate(&url).unwrap())).collect();
+            starters.into_iter().map(|starter| starter.join().unwrap()).collect::<Vec<_>>()
         });
-        let mut connection = connect(&file_of(&directory)).await;
-        let migrations: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM __diesel_schema_migrations")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-        assert_eq!(migrations, 1);
-        let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.unwrap();
-        assert_eq!(journal, "wal");
+        let applied: usize = done.iter().map(|done| done.migrations).sum();
+        assert_eq!(applied, 2, "{kind:?}: {done:?}");
+        assert_eq!(data.number("SELECT COUNT(*) FROM __diesel_schema_migrations").await, 2);
+        assert_eq!(done.iter().filter(|done| done.questions > 0).count(), 1, "{kind:?}: {done:?}");
+        if kind == Kind::Sqlite {
+            assert_eq!(data.text("PRAGMA journal_mode").await, "wal");
+        }
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_bank_is_seeded_once_and_left_alone() {
-    let directory = TempDir::new().unwrap();
-    backend::migrate(&url_of(&directory)).unwrap();
-    let mut connection = connect(&file_of(&directory)).await;
-    let mut counts = BTreeMap::new();
-    for (name, query) in [
-        ("questions", "SELECT COUNT(*) FROM questions"),
-        ("roles", "SELECT COUNT(DISTINCT role) FROM question_roles"),
-        ("categories", "SELECT COUNT(DISTINCT category) FROM questions"),
-        ("difficulties", "SELECT COUNT(DISTINCT difficulty) FROM questions"),
-    ] {
-        let count: i64 = sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap();
-        counts.insert(name, count);
+    for kind in KINDS {
+        let data = Data::new(kind).await;
+        backend::migrate(&data.url()).unwrap();
+        for (query, least) in [
+            ("SELECT COUNT(*) FROM questions", 60),
+            ("SELECT COUNT(DISTINCT role) FROM question_roles", 12),
+            ("SELECT COUNT(DISTINCT category) FROM questions", 4),
+            ("SELECT COUNT(DISTINCT difficulty) FROM questions", 3),
+        ] {
+            assert!(data.number(query).await >= least, "{query}");
+        }
+        let edit = "UPDATE questions SET text = 'edited', usage_count = 7 WHERE id = 'qa-bug-report'";
+        assert_eq!(data.execute(edit).await, 1);
+        let before = data.rows().await;
+        assert_eq!(backend::migrate(&data.url()).unwrap(), backend::Migrated { migrations: 0, questions: 0 });
+        assert_eq!(data.rows().await, before);
     }
-    let at_least = |name, least| counts.get(name).is_some_and(|count| *count >= least);
-    assert!(at_least("questions", 60), "{counts:?}");
-    assert!(at_least("roles", 12), "{counts:?}");
-    assert!(at_least("categories", 4), "{counts:?}");
-    assert_eq!(counts.get("difficulties"), Some(&3));
+}
 
-    let changed = sqlx::query("UPDATE questions SET text = 'edited', usage_count = 7 WHERE id = 'qa-bug-report'")
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    assert_eq!(changed.rows_affected(), 1);
-    let before = rows(&file_of(&directory)).await;
-    backend::migrate(&url_of(&directory)).unwrap();
-    assert_eq!(rows(&file_of(&directory)).await, before);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_migrating_refuses_a_database_that_needs_it() {
+    for (kind, mode) in KINDS.into_iter().flat_map(|kind| MODES.map(|mode| (kind, mode))) {
+        let data = Data::new(kind).await;
+        let told = Config { migrate: false, ..config(mode, &data) };
+        let error = backend::open(told.clone()).await.unwrap_err();
+        assert!(matches!(error, Error::Pending { .. }), "{kind:?}: {error:?}");
+        assert!(error.to_string().contains("run `tidegate migrate`"), "{error}");
+        backend::migrate(&data.url()).unwrap();
+        backend::open(told).await.unwrap().close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_drivers_in_urls_of_other_languages_are_understood() {
+    let data = Data::new(Kind::Postgres).await;
+    for scheme in ["postgresql", "postgresql+asyncpg", "postgresql+psycopg2"] {
+        let url = data.url().replacen("postgres", scheme, 1);
+        for mode in MODES {
+            let backend = backend::open(Config { database_url: url.clone(), ..config(mode, &data) }).await.unwrap();
+            backend.close().await;
+        }
+    }
+    let directory = TempDir::new().unwrap();
+    let url = format!("sqlite+aiosqlite:///{}/odd name%.db", directory.path().display());
+    for mode in MODES {
+        let backend = backend::open(Config { database_url: url.clone(), ..config(mode, &data) }).await.unwrap();
+        backend.close().await;
+    }
+    assert!(directory.path().join("odd name%.db").exists());
 }
 
 #[tokio::test]
 async fn what_cannot_work_is_refused_at_the_start() {
     let directory = TempDir::new().unwrap();
-    let sound = Config {
-        mode: Mode::Async,
-        database_url: url_of(&directory),
-        pool: PoolConfig::default(),
-        fault: Fault::default(),
-    };
-    let postgres = Config { database_url: "postgres://me:secret@localhost/interview".to_owned(), ..sound.clone() };
-    let error = backend::open(postgres).await.unwrap_err().to_string();
-    assert_eq!(error, "postgres:// databases are not supported yet; use sqlite://path");
+    let data = Data::new(Kind::Sqlite).await;
+    let sound = config(Mode::Async, &data);
+    let nobody = Config { database_url: "postgres://me:secret@127.0.0.1:1/interview".to_owned(), ..sound.clone() };
+    let error = backend::open(nobody).await.unwrap_err();
+    assert!(matches!(error, Error::Open { .. }), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
 
     let no_directory =
         Config { database_url: format!("sqlite://{}/none/x.db", directory.path().display()), ..sound.clone() };
