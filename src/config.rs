@@ -229,7 +229,7 @@ mod tests {
                  [\"host:port\"]`",
                 "tidegate.toml:13:8: `routes.path`: \"api\" is no path: write one that begins with `/`",
                 "tidegate.toml:14:11: no backend is named `ap`; there are: ",
-                "tidegate.toml:15:2: unknown key `cache`; known here: admin, listen, identity, flags, store, backends, \
+                "tidegate.toml:15:2: unknown key `cache`; known here: admin, listen, identity, limits, flags, store, backends, \
                  database, routes",
             ],
         );

@@ -207,13 +207,18 @@ impl ProxyHttp for Gateway {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end_of_stream: bool,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
         context.body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
         if context.body_bytes > self.max_body {
             let kind = ErrorType::InvalidHTTPHeader;
             return Err(Error::because(kind, "counting the request's body", Refusal::BodyTooLong).into_down());
+        }
+        // Also called for a request without a body, once the backend is connected: neither the way to it nor a slow client
+        // is part of how long the backend takes.
+        if end_of_stream {
+            context.begin_wait(clock::now());
         }
         Ok(())
     }
@@ -229,6 +234,8 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
+        // A request that is sent once more is sent from its beginning.
+        context.body_bytes = 0;
         let identity = self.identity.headers().map(HeaderName::as_str).filter(|_| !context.client_is_trusted);
         remove(request, [FLAG_HEADER, VARIANT_HEADER].into_iter().chain(identity));
         if let (Some(decision), Some(upstream)) = (&context.decision, &context.upstream) {
@@ -236,21 +243,6 @@ impl ProxyHttp for Gateway {
             request.insert_header(VARIANT_HEADER, upstream.variant())?;
         }
         request.insert_header(REQUEST_ID_HEADER, context.request_id())
-    }
-
-    async fn request_body_filter(
-        &self,
-        _: &mut Session,
-        _: &mut Option<Bytes>,
-        end_of_stream: bool,
-        context: &mut Context,
-    ) -> pingora_error::Result<()> {
-        // Also called for a request without a body, once the backend is connected: neither the way to it nor a slow client
-        // is part of how long the backend takes.
-        if end_of_stream {
-            context.begin_wait(clock::now());
-        }
-        Ok(())
     }
 
     async fn upstream_response_filter(

@@ -194,7 +194,7 @@ async fn run(
         expose_variant: config.flags.expose_variant,
         limits: config.limits,
     };
-    let access = Access {
+    let entrance = Entrance {
         limits: Arc::new(config.limits),
         seats: Arc::new(Seats::default()),
         exempt: config.identity.trusted_proxies.clone().into(),
@@ -202,7 +202,7 @@ async fn run(
     let gateway = Gateway::new(proxy, flags, Arc::clone(&in_flight))?;
     let addresses = Addresses { http: http.address(), admin: admin.address(), builtin: builtin_addresses };
     let (stop_accepting, accepting_stops) = watch::channel(false);
-    let mut accepting = handles.data.spawn(take_requests(gateway, http, access, accepting_stops));
+    let mut accepting = handles.data.spawn(take_requests(gateway, http, entrance, accepting_stops));
 
     let mut parts = JoinSet::new();
     let apply = {
@@ -332,7 +332,7 @@ async fn serve_backend(bound: Bound, backend: Backend, stop: impl Future<Output 
 }
 
 /// Takes requests until `stopping` turns true.
-async fn take_requests(gateway: Gateway, bound: Bound, access: Access, stopping: watch::Receiver<bool>) {
+async fn take_requests(gateway: Gateway, bound: Bound, entrance: Entrance, stopping: watch::Receiver<bool>) {
     let settings = ServerConf {
         threads: processors(),
         upstream_keepalive_pool_size: UPSTREAM_POOL,
@@ -341,15 +341,15 @@ async fn take_requests(gateway: Gateway, bound: Bound, access: Access, stopping:
     };
     let mut proxy = HttpProxy::new(gateway, Arc::new(settings));
     let mut http2 = default_h2_options();
-    http2.max_concurrent_streams(access.limits.streams);
+    http2.max_concurrent_streams(entrance.limits.streams);
     proxy.h2_options = Some(http2);
     let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(access.limits.idle);
+    options.h2_idle_timeout = Some(entrance.limits.idle);
     proxy.server_options = Some(options);
     proxy.handle_init_modules();
     match bound.into_tokio() {
         Ok(listener) => {
-            let Access { limits, seats, exempt } = access;
+            let Entrance { limits, seats, exempt } = entrance;
             accept(listener, Arc::new(proxy), limits, seats, exempt, stopping).await;
         }
         Err(error) => error!(%error, "cannot listen"),
@@ -358,7 +358,7 @@ async fn take_requests(gateway: Gateway, bound: Bound, access: Access, stopping:
 
 /// Who may come in.
 #[derive(Debug, Clone)]
-struct Access {
+struct Entrance {
     limits: Arc<Limits>,
     seats: Arc<Seats>,
     exempt: Arc<[IpNet]>,

@@ -38,6 +38,7 @@ pub(crate) struct Route {
     host: Option<String>,
     path: String,
     pub(crate) target: Target,
+    pub(crate) rescue: RouteRescue,
     most_in_flight: usize,
     in_flight: Arc<AtomicUsize>,
 }
@@ -80,6 +81,7 @@ impl RouteTable {
             host: route.host,
             path: route.path,
             target: route.target,
+            rescue: route.rescue,
             most_in_flight: route.in_flight.unwrap_or(most_in_flight),
             in_flight: Arc::default(),
         };

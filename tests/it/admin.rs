@@ -19,7 +19,7 @@ async fn a_flag_is_shown_as_the_contract_says() {
         flag,
         json!({
             "key": FLAG, "enabled": true, "release": "1", "generation": 1, "phase": "manual", "percentage": 10.0,
-            "file_percentage": 10.0, "resume_percentage": null, "beta_users": 2, "owner": "", "description": "",
+            "file_percentage": 10.0, "resume_percentage": null, "ramp": null, "beta_users": 2, "owner": "", "description": "",
             "arms": {
                 "stable": {"backend": "sync", "requests": 0, "failures": 0, "error_rate": 0.0, "p50_ms": null,
                            "p99_ms": null},

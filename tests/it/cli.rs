@@ -71,7 +71,7 @@ async fn what_is_refused_says_why_and_what_to_do() {
     );
     assert_eq!(
         cli(&["resume", FLAG], 1).await,
-        "tidegate: nothing to resume: the rollout is neither paused nor rolled back\n"
+        "tidegate: nothing to resume: the rollout is neither paused nor rolled back, nor was it taken out of a ramp\n"
     );
     stdout(&gateway.cli(&site, &["rollback", FLAG]).await);
     assert_eq!(
@@ -223,7 +223,7 @@ async fn explain_tells_which_condition_failed_on_what() {
         offline
     );
     let none = stderr(&site.run(&["explain", "other", "--offline"]).await, 1);
-    assert_eq!(none, "tidegate: there is no flag `other`: flags/other.toml does not exist\n");
+    assert_eq!(none, "tidegate: there is no flag `other`: no file in flags has it\n");
     site.write("flags/async-database.toml", "percentage = 200\n");
     let bad = stderr(&site.run(&["explain", FLAG, "--offline"]).await, 1);
     assert!(bad.contains("flags/async-database.toml:1:14: `percentage`"), "{bad}");

@@ -141,7 +141,8 @@ fn each_module_names_only_those_below() {
     let modules = modules();
     let known: BTreeSet<_> = modules.keys().cloned().collect();
     let plan: BTreeMap<_, BTreeSet<String>> = FLOOR_PLAN
-        .into_iter()
+        .iter()
+        .copied()
         .chain([ISLAND])
         .map(|(module, below)| (module.to_owned(), below.iter().map(|name| (*name).to_owned()).collect()))
         .collect();

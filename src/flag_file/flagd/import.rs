@@ -11,6 +11,7 @@ use crate::flag::{
 use crate::flag_file::flagd::targeting::{Decided, Variants, decided};
 use crate::flag_file::{Definition, Expectations, Lines};
 use crate::judge::Guard;
+use crate::outcome::FailureClasses;
 
 /// What is rolled out, where the file does not say.
 const UNNAMED_RELEASE: &str = "flagd";
@@ -35,7 +36,10 @@ pub(crate) fn parse(path: &Path, text: String, expected: &Expectations) -> Resul
     let definitions: Vec<_> = flags
         .into_iter()
         .filter_map(|(key, section)| flag(&key, section, evaluators, expected))
-        .map(|(flag, lines)| Definition { flag, guard: Guard::default(), path: path.to_owned(), lines, version })
+        .map(|(flag, lines)| {
+            let (guard, failures) = (Guard::default(), FailureClasses::default());
+            Definition { flag, guard, failures, path: path.to_owned(), lines, version }
+        })
         .collect();
     root.finish();
     if problems.is_empty() { Ok(definitions) } else { Err(problems.into_vec()) }
@@ -95,6 +99,7 @@ fn flag(
         bucketer,
         beta,
         rules: rules.into_iter().collect::<Rules>(),
+        ramp: None,
     };
     Some((flag, Lines { enabled: enabled_at, percentage: percentage_at, users, ..Lines::default() }))
 }
