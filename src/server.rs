@@ -40,6 +40,10 @@ use crate::telemetry::chain;
 /// Idle connections to upstreams that are kept, in all.
 const UPSTREAM_POOL: usize = 1024;
 
+/// A file without a certificate. pingora reads the roots that the system trusts when it starts, and panics if it cannot: no
+/// backend needs them yet.
+const NO_ROOTS: &str = "/dev/null";
+
 /// How long a stopping gateway goes on taking requests, each answer closing its connection. Whoever is busy asks again
 /// within it and is told to go elsewhere, instead of finding a connection closed under the next request.
 const LAME_DUCK: Duration = Duration::from_secs(1);
@@ -295,8 +299,12 @@ async fn serve_backend(bound: Bound, backend: Backend, stop: impl Future<Output 
 
 /// Takes requests until `stopping` turns true.
 async fn accept(gateway: Gateway, bound: Bound, stopping: watch::Receiver<bool>) {
-    let settings =
-        ServerConf { threads: processors(), upstream_keepalive_pool_size: UPSTREAM_POOL, ..ServerConf::default() };
+    let settings = ServerConf {
+        threads: processors(),
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        ca_file: Some(NO_ROOTS.to_owned()),
+        ..ServerConf::default()
+    };
     let mut service = http_proxy_service_with_name(&Arc::new(settings), gateway, "tidegate");
     let address = bound.address().to_string();
     service.add_tcp(&address);
