@@ -82,6 +82,8 @@ pub struct Tally {
     pub successes: u64,
     /// Failures of every kind.
     pub failures: u64,
+    /// Those failures that no user met, since stable served in this arm's place.
+    pub rescued: u64,
     /// Requests that count for nobody.
     pub not_counted: u64,
     /// How long the counted requests took.
@@ -99,6 +101,7 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.successes += other.successes;
         self.failures += other.failures;
+        self.rescued += other.rescued;
         self.not_counted += other.not_counted;
         self.latency.add(&other.latency);
     }

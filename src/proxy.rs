@@ -7,6 +7,7 @@ mod attributes;
 mod context;
 mod failure;
 mod identity;
+mod rescue;
 mod route;
 mod upstream;
 
@@ -17,27 +18,29 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE};
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tracing::{debug, warn};
 
 use crate::api::Problem;
 use crate::clock;
-use crate::flag::{Evaluation, EvaluationContext, Moment, Reason, evaluate};
-use crate::outcome::{Trouble, classify};
+use crate::flag::{Arm, Evaluation, EvaluationContext, Moment, Reason, evaluate};
+use crate::outcome::{Failure, Trouble, classify};
 use crate::proxy::attributes::ProxiedRequest;
 use crate::proxy::context::{Context, Decision};
 use crate::proxy::failure::{answer, trouble};
 use crate::proxy::identity::{Identity, client_ip};
+use crate::proxy::rescue::{Sent, fallback, may_be_repeated, rescue};
 use crate::proxy::route::RouteTable;
 use crate::proxy::upstream::{Upstream, Upstreams};
 use crate::recorder::{Party, RecordedFlagStore, Unit};
 
 pub use crate::proxy::context::InFlight;
 pub use crate::proxy::identity::{Anonymous, IdentityConfig, Source};
+pub use crate::proxy::rescue::{BudgetConfig, MAX_RETRY_BUFFER, RescueConfig, RouteRescue};
 pub use crate::proxy::route::{RouteConfig, Target};
 pub use crate::proxy::upstream::{Server, Timeouts, UpstreamConfig, UpstreamError};
 
@@ -92,7 +95,7 @@ impl Gateway {
         Ok(Self {
             routes: RouteTable::new(config.routes),
             identity: Identity::new(config.identity),
-            upstreams: Upstreams::new(config.upstreams)?,
+            upstreams: Upstreams::new(config.upstreams, clock::now())?,
             expose_variant: config.expose_variant,
             flags,
             in_flight,
@@ -133,6 +136,13 @@ impl Gateway {
                     let party = Party { unit: identified.key().map(unit), drawn };
                     context.new_anonymous = identified.into_new_cookie();
                     context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
+                    let stable = self.upstreams.get(entry.flag.backend(Arm::Stable));
+                    if let Some(stable) = &stable {
+                        stable.budget().count(context.started());
+                    }
+                    if let (Arm::Canary, Some(canary), Some(stable)) = (evaluation.arm, &context.upstream, stable) {
+                        context.fallback = fallback(canary, stable, route.rescue);
+                    }
                     context.decision =
                         Some(Decision { entry: Arc::clone(entry), evaluation, set_version: flags.version(), party });
                     return Ok(());
@@ -199,13 +209,19 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
         // 1xx only announce the answer, but for 101, which is one.
-        if !response.status.is_informational() || response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
             context.upstream_status = Some(response.status.as_u16());
+        }
+        if response.status.is_server_error() && rescue(session, context, Failure::Status, Sent::Something, clock::now())
+        {
+            let mut error = Error::new_up(ErrorType::HTTPStatus(response.status.as_u16()));
+            error.set_retry(true);
+            return Err(error);
         }
         Ok(())
     }
@@ -216,6 +232,9 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
+        if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
+            context.response_began = true;
+        }
         if !response.status.is_informational() {
             if self.in_flight.is_awaited() && !session.is_upgrade_req() {
                 // The gateway is stopping: the client's next request has to find another way.
@@ -235,7 +254,8 @@ impl ProxyHttp for Gateway {
             // Clients come and go; whoever hangs up a lot may not fill the log.
             debug!(request_id, upstream, status = error_code, %error, "the client gave the request up");
         } else {
-            warn!(request_id, upstream, status = error_code, %error, "the request could not be proxied");
+            let tried_both = context.was_given_up();
+            warn!(request_id, upstream, status = error_code, tried_both, %error, "the request could not be proxied");
         }
         if let Some(problem) = answer {
             let (mut response, body) = match problem_response(context, problem) {
@@ -259,6 +279,22 @@ impl ProxyHttp for Gateway {
         context.settle(outcome, clock::now());
     }
 
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let retry = match trouble(&error, false) {
+            Trouble::Backend(failure) => rescue(session, context, failure, Sent::Nothing, clock::now()),
+            Trouble::Client | Trouble::Gateway => false,
+        };
+        tell_rescue(context, &error);
+        error.set_retry(retry);
+        error
+    }
+
     fn error_while_proxy(
         &self,
         _: &HttpPeer,
@@ -269,12 +305,26 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         context.client_stalled = !session.as_mut().is_body_done();
         // As pingora would: only what may be repeated, and only if the connection was one that the server gave up.
-        if !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated() {
+        if context.response_began || session.as_ref().retry_buffer_truncated() || !may_be_repeated(session.req_header())
+        {
             error.set_retry(false);
         } else {
             error.retry.decide_reuse(reused);
         }
+        let blamed = trouble(&error, context.client_stalled);
+        if !error.retry()
+            && let Trouble::Backend(failure) = blamed
+            && rescue(session, context, failure, Sent::Something, clock::now())
+        {
+            error.set_retry(true);
+        }
+        tell_rescue(context, &error);
         error
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+        // A dead canary would fill the log with it; what matters is counted.
+        true
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
@@ -339,8 +389,15 @@ fn problem_response(context: &Context, problem: Problem) -> pingora_error::Resul
     Ok((response, body.into()))
 }
 
+/// Tells that stable takes a request over, if it has just been sent over.
+fn tell_rescue(context: &mut Context, error: &Error) {
+    if context.take_switch() {
+        debug!(request_id = context.request_id_text(), %error, "the canary failed; stable serves");
+    }
+}
+
 impl Decision {
-    fn log(&self, request_id: &str, outcome: &str, duration_ms: f64) {
+    fn log(&self, request_id: &str, outcome: &str, duration_ms: f64, rescued: bool) {
         let Evaluation { arm, reason } = self.evaluation;
         debug!(
             request_id,
@@ -351,6 +408,7 @@ impl Decision {
             generation = self.entry.rollout.generation.get(),
             outcome,
             duration_ms,
+            rescued,
             "request finished",
         );
     }

@@ -111,7 +111,7 @@ impl Ledger {
         if failed && arm == Arm::Canary {
             self.samples.note(ending.request_id);
         }
-        self.account(arm).charge(failed, failed && ending.met == Met::User, heard, ending.duration);
+        self.account(arm).charge(failed, ending.met == Met::User, heard, ending.duration);
     }
 
     /// The ids of the canary's latest failures, at most [`MAX_SAMPLES`], oldest first.
@@ -185,6 +185,7 @@ struct Shard {
     failures: AtomicU64,
     /// Those of the failures that users met.
     harm: AtomicU64,
+    rescued: AtomicU64,
     not_counted: AtomicU64,
     admitted: AtomicU64,
     admitted_failures: AtomicU64,
@@ -200,6 +201,7 @@ impl Default for Shard {
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             harm: AtomicU64::new(0),
+            rescued: AtomicU64::new(0),
             not_counted: AtomicU64::new(0),
             admitted: AtomicU64::new(0),
             admitted_failures: AtomicU64::new(0),
@@ -222,8 +224,9 @@ impl Account {
         // request's latency a moment before its outcome; the next tick sees both.
         let add = |number: &AtomicU64, amount: u64| number.fetch_add(amount, Ordering::Relaxed);
         add(if failed { &shard.failures } else { &shard.successes }, 1);
-        if met {
-            add(&shard.harm, 1);
+        if failed {
+            // Each has a number of its own: a difference of two would not only ever grow.
+            add(if met { &shard.harm } else { &shard.rescued }, 1);
         }
         if heard != Heard::Not {
             add(&shard.admitted, 1);
@@ -268,6 +271,7 @@ impl Account {
             tally.add(&Tally {
                 successes: read(&shard.successes),
                 failures: read(&shard.failures),
+                rescued: read(&shard.rescued),
                 not_counted: read(&shard.not_counted),
                 latency: LatencyHistogram::new(shard.latency.iter().map(read).collect(), read(&shard.sum_us)),
             });

@@ -281,7 +281,12 @@ async fn start_backends(
                 vec![Server::Tcp(address)]
             }
         };
-        upstreams.push(UpstreamConfig { name: configured.name.clone(), servers, timeouts: configured.timeouts });
+        upstreams.push(UpstreamConfig {
+            name: configured.name.clone(),
+            servers,
+            timeouts: configured.timeouts,
+            rescue: configured.rescue,
+        });
     }
     Ok((upstreams, addresses))
 }

@@ -1,5 +1,6 @@
 //! Metrics in the text format of `OpenMetrics`, made from what is counted anyway at the moment of asking.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::admin::AdminState;
 use crate::api::FlagStatus;
 use crate::clock;
-use crate::flag::Phase;
+use crate::flag::{FlagKey, Phase};
 use crate::outcome::Tally;
 use crate::recorder::Served;
 use crate::rollout::Counters;
@@ -71,6 +72,16 @@ impl Snapshot {
                 let labels = [("flag", flag.as_str()), ("variant", variant.as_str()), ("outcome", outcome)];
                 ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
+        }
+
+        let mut rescued: BTreeMap<&FlagKey, u64> = BTreeMap::new();
+        for ((flag, _), tally) in &self.totals {
+            *rescued.entry(flag).or_default() += tally.rescued;
+        }
+        let help = "Requests that the canary failed and stable served, so that no user met the failure";
+        let mut family = encoder.encode_descriptor("tidegate_rescued_requests", help, None, MetricType::Counter)?;
+        for (flag, count) in rescued {
+            ConstCounter::new(count).encode(family.encode_family(&[("flag", flag.as_str())])?)?;
         }
         Ok(())
     }

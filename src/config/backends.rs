@@ -3,14 +3,14 @@
 use std::net::ToSocketAddrs as _;
 
 use crate::backend::Mode;
-use crate::config::read::some_time;
+use crate::config::read::{retry_buffer, share, some_time};
 use crate::diagnostic::Place;
-use crate::document::{Placed, Section, parsed, strings};
+use crate::document::{Placed, Section, boolean, integer, parsed, strings};
 use crate::flag::{BackendName, NameError};
-use crate::proxy::{Server, Timeouts};
+use crate::proxy::{BudgetConfig, RescueConfig, Server, Timeouts};
 
 /// A backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Backend {
     /// Its name, which is also the variant's.
     pub name: BackendName,
@@ -18,6 +18,8 @@ pub struct Backend {
     pub kind: BackendKind,
     /// How long each step of an exchange may take.
     pub timeouts: Timeouts,
+    /// What happens to requests that it fails as the canary, and what it takes on as stable.
+    pub rescue: RescueConfig,
 }
 
 /// What a backend is.
@@ -38,6 +40,7 @@ pub(crate) fn backend((name, mut section): (Placed<String>, Section<'_>)) -> Opt
     let builtin = section.optional("builtin", parsed::<Mode>);
     let servers = section.optional("servers", strings);
     let timeouts = section.section("timeouts").map_or_else(Timeouts::default, timeouts);
+    let rescue = rescue(&mut section);
     section.not_supported_yet("health_check");
     // The environment outranks files, also where it names the other of the two.
     let kind = match newest(builtin, servers) {
@@ -55,7 +58,20 @@ pub(crate) fn backend((name, mut section): (Placed<String>, Section<'_>)) -> Opt
         }
     };
     section.finish();
-    Some(Backend { name: parsed_name.ok()?, kind: kind?, timeouts })
+    Some(Backend { name: parsed_name.ok()?, kind: kind?, timeouts, rescue })
+}
+
+fn rescue(section: &mut Section<'_>) -> RescueConfig {
+    let default = RescueConfig::default();
+    let enabled = section.or("rescue", boolean, default.enabled);
+    let retry_buffer = section.or("retry_buffer", retry_buffer, default.retry_buffer);
+    let budget = section.section("rescue_budget").map_or(default.budget, |mut section| {
+        let share = section.or("share", share, default.budget.share);
+        let floor = section.or("floor", integer, default.budget.floor);
+        section.finish();
+        BudgetConfig { share, floor }
+    });
+    RescueConfig { enabled, retry_buffer, budget }
 }
 
 /// Both, but for one from elsewhere beside one from the environment.

@@ -1,9 +1,10 @@
 //! `[[routes]]`: where requests go.
 
 use crate::config::backends::Backend;
-use crate::document::{Placed, Section, parsed, string};
+use crate::config::read::retry_buffer;
+use crate::document::{Placed, Section, boolean, parsed, string};
 use crate::flag::{BackendName, FlagKey};
-use crate::proxy::{RouteConfig, Target};
+use crate::proxy::{RouteConfig, RouteRescue, Target};
 
 pub(crate) fn routes(root: &mut Section<'_>, backends: &[Backend]) -> Vec<RouteConfig> {
     let problems = root.problems();
@@ -47,6 +48,10 @@ fn route(mut section: Section<'_>, backends: &[Backend]) -> Option<RouteConfig> 
             None
         }
     };
+    let rescue = RouteRescue {
+        enabled: section.optional("rescue", boolean).map(|placed| placed.value),
+        retry_buffer: section.optional("retry_buffer", retry_buffer).map(|placed| placed.value),
+    };
     section.finish();
-    Some(RouteConfig { host: host.map(|host| host.value), path: path?.value, target: target? })
+    Some(RouteConfig { host: host.map(|host| host.value), path: path?.value, target: target?, rescue })
 }

@@ -4,14 +4,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::flag::{Evaluation, SetVersion};
-use crate::outcome::{Excuse, Outcome};
+use crate::outcome::{Excuse, Failure, Outcome};
 use crate::proxy::upstream::Upstream;
 use crate::recorder::{Ending, Met, Party, RecordedFlag};
 
@@ -70,6 +70,22 @@ pub(crate) struct Decision {
     pub(crate) party: Party,
 }
 
+/// Where a request can go if the canary fails it.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    /// The flag's stable backend.
+    pub(crate) upstream: Arc<Upstream>,
+    /// The most body, in bytes, that it may have had so far.
+    pub(crate) retry_buffer: usize,
+}
+
+/// What the canary did to a request that stable has taken over.
+#[derive(Debug)]
+struct GivenUp {
+    failure: Failure,
+    after: Duration,
+}
+
 /// What one request carries from phase to phase.
 ///
 /// Dropping it ends the request. If no outcome was settled until then, the gateway broke it off, which is nobody's
@@ -87,6 +103,13 @@ pub struct Context {
     pub(crate) decision: Option<Decision>,
     pub(crate) upstream: Option<Arc<Upstream>>,
     pub(crate) upstream_status: Option<u16>,
+    /// Whether the client has been told, or is being told, how the request ends.
+    pub(crate) response_began: bool,
+    /// Where the request goes if the canary fails it, while it still can.
+    pub(crate) fallback: Option<Fallback>,
+    given_up: Option<GivenUp>,
+    /// It was sent over to stable, and pingora has not begun anew yet.
+    switched: bool,
     /// The cookie to give to a client that had no identity.
     pub(crate) new_anonymous: Option<HeaderValue>,
 }
@@ -115,6 +138,10 @@ impl Context {
             decision: None,
             upstream: None,
             upstream_status: None,
+            response_began: false,
+            fallback: None,
+            given_up: None,
+            switched: false,
             new_anonymous: None,
         }
     }
@@ -133,6 +160,11 @@ impl Context {
         };
     }
 
+    /// When it began.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     pub(crate) fn request_id(&self) -> HeaderValue {
         self.request_id.clone()
     }
@@ -141,17 +173,45 @@ impl Context {
         self.request_id.to_str().unwrap_or_default()
     }
 
+    /// Has stable serve what the canary failed, from the beginning.
+    pub(crate) fn go_over_to_stable(&mut self, failure: Failure, now: Instant) {
+        let Some(fallback) = self.fallback.take() else { return };
+        self.given_up = Some(GivenUp { failure, after: now.duration_since(self.started) });
+        self.upstream = Some(fallback.upstream);
+        self.upstream_status = None;
+        self.switched = true;
+    }
+
+    /// Whether the request has just been sent over to stable; told once.
+    pub(crate) fn take_switch(&mut self) -> bool {
+        std::mem::take(&mut self.switched)
+    }
+
+    /// Whether stable serves it, or has served it, in the place of a canary that failed.
+    pub(crate) fn was_given_up(&self) -> bool {
+        self.given_up.is_some()
+    }
+
     /// Charges `outcome` to what the request was decided by; only the first call counts.
+    ///
+    /// What the canary failed is charged to it as it was, and not to stable, whatever became of it there: such requests are
+    /// not like others, and would make stable look worse or better than it is.
     pub(crate) fn settle(&mut self, outcome: Outcome, now: Instant) {
         if self.settled {
             return;
         }
         self.settled = true;
         let Some(decision) = &self.decision else { return };
-        let duration = now.duration_since(self.started);
-        let ending = Ending { outcome, duration, met: Met::User, request_id: self.request_id_text() };
+        let user_saw = !matches!(outcome, Outcome::Success);
+        let (outcome, duration, met) = match &self.given_up {
+            Some(GivenUp { failure, after }) => {
+                (Outcome::Failure(*failure), *after, if user_saw { Met::User } else { Met::Gateway })
+            }
+            None => (outcome, now.duration_since(self.started), Met::User),
+        };
+        let ending = Ending { outcome, duration, met, request_id: self.request_id_text() };
         decision.entry.attached.charge(decision.evaluation.arm, decision.party, ending);
-        decision.log(self.request_id_text(), outcome.as_str(), duration.as_secs_f64() * 1000.0);
+        decision.log(self.request_id_text(), outcome.as_str(), duration.as_secs_f64() * 1000.0, met == Met::Gateway);
     }
 }
 

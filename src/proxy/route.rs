@@ -1,6 +1,7 @@
 //! Which flag or backend a request goes to, by host and path.
 
 use crate::flag::{BackendName, FlagKey, without_port};
+use crate::proxy::rescue::RouteRescue;
 
 /// A route as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct RouteConfig {
     pub path: String,
     /// Where its requests go.
     pub target: Target,
+    /// What is done about the canary's failures, where it is otherwise than the backends say.
+    pub rescue: RouteRescue,
 }
 
 /// Where a route's requests go.
@@ -65,7 +68,7 @@ mod tests {
 
     fn route(host: Option<&str>, path: &str, backend: &str) -> RouteConfig {
         let target = Target::Backend(backend.parse().unwrap());
-        RouteConfig { host: host.map(str::to_owned), path: path.to_owned(), target }
+        RouteConfig { host: host.map(str::to_owned), path: path.to_owned(), target, rescue: RouteRescue::default() }
     }
 
     #[track_caller]

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use crate::flag::BackendName;
+use crate::proxy::rescue::{Budget, RescueConfig};
 
 /// How long an idle connection to a server is kept for the next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -20,7 +21,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const WRITE_SHARE: f64 = 0.8;
 
 /// A backend as it is configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct UpstreamConfig {
     /// The backend's name, which is also the variant's.
     pub name: BackendName,
@@ -28,6 +29,8 @@ pub struct UpstreamConfig {
     pub servers: Vec<Server>,
     /// How long each step may take.
     pub timeouts: Timeouts,
+    /// What happens to requests that it fails as the canary, and what it takes on as stable.
+    pub rescue: RescueConfig,
 }
 
 /// Where one server of a backend listens.
@@ -70,12 +73,14 @@ pub struct UpstreamError {
 pub(crate) struct Upstream {
     name: BackendName,
     variant: HeaderValue,
+    rescue: RescueConfig,
+    budget: Budget,
     peers: Vec<HttpPeer>,
     next: AtomicUsize,
 }
 
 impl Upstream {
-    fn new(config: UpstreamConfig) -> Result<Self, UpstreamError> {
+    fn new(config: UpstreamConfig, now: Instant) -> Result<Self, UpstreamError> {
         let mut peers = Vec::new();
         for server in config.servers {
             let mut peer = match server {
@@ -92,7 +97,9 @@ impl Upstream {
         }
         // A backend's name is of letters, digits and hyphens, which is what a header value may hold.
         let variant = HeaderValue::from_str(config.name.as_str()).unwrap_or(HeaderValue::from_static("unknown"));
-        Ok(Self { name: config.name, variant, peers, next: AtomicUsize::new(0) })
+        let budget = Budget::new(config.rescue.budget, now);
+        let next = AtomicUsize::new(0);
+        Ok(Self { name: config.name, variant, rescue: config.rescue, budget, peers, next })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -101,6 +108,16 @@ impl Upstream {
 
     pub(crate) fn variant(&self) -> HeaderValue {
         self.variant.clone()
+    }
+
+    /// What happens to requests that it fails as the canary.
+    pub(crate) fn rescue(&self) -> RescueConfig {
+        self.rescue
+    }
+
+    /// What it takes on as stable.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The server for the next request, in turn; `None` if the backend has none.
@@ -119,8 +136,8 @@ pub(crate) struct Upstreams {
 }
 
 impl Upstreams {
-    pub(crate) fn new(configs: Vec<UpstreamConfig>) -> Result<Self, UpstreamError> {
-        let built = configs.into_iter().map(|config| Ok((config.name.clone(), Arc::new(Upstream::new(config)?))));
+    pub(crate) fn new(configs: Vec<UpstreamConfig>, now: Instant) -> Result<Self, UpstreamError> {
+        let built = configs.into_iter().map(|config| Ok((config.name.clone(), Arc::new(Upstream::new(config, now)?))));
         Ok(Self { by_name: built.collect::<Result<_, _>>()? })
     }
 

@@ -70,6 +70,13 @@ impl Site {
         site
     }
 
+    /// Lets the canary's failures be seen.
+    pub(crate) fn without_rescue(self) -> Self {
+        let config = std::fs::read_to_string(self.path().join("tidegate.toml")).unwrap();
+        self.write("tidegate.toml", &config.replace("[backends.async]\n", "[backends.async]\nrescue = false\n"));
+        self
+    }
+
     /// A site with the built-in backends.
     pub(crate) fn builtin() -> Self {
         let site = Self::empty();

@@ -10,6 +10,7 @@ mod harness;
 mod layering;
 mod postgres;
 mod proxying;
+mod rescue;
 mod rollback;
 mod schema;
 mod simulate;

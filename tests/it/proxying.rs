@@ -138,7 +138,7 @@ async fn routes_go_by_host_and_longest_path() {
 /// What a client gets of a canary at `address`, and what is charged for it: failures and uncounted requests.
 async fn exchange(address: &str, kind: &str, status: u16) -> (f64, f64) {
     let stable = Upstream::start().await;
-    let site = Site::with_impatience(stable.address(), address, "1s");
+    let site = Site::with_impatience(stable.address(), address, "1s").without_rescue();
     let gateway = site.start().await;
     let response = gateway.get("/api/v1/x", "alice").send().await.unwrap();
     let id = header(response.headers(), "x-request-id").unwrap().to_owned();
@@ -246,7 +246,8 @@ async fn statuses_are_charged_as_what_they_are() {
     let (_stable, canary, _site, gateway) = pair().await;
     for status in [200, 404, 499, 500, 503] {
         canary.answer_with(status);
-        assert_eq!(gateway.get("/api/v1/x", "alice").send().await.unwrap().status().as_u16(), status);
+        let request = gateway.client.post(format!("{}/api/v1/x", gateway.http)).header("x-user-id", "alice");
+        assert_eq!(request.send().await.unwrap().status().as_u16(), status);
     }
     let arm = || async { gateway.flag().await["arms"]["canary"].clone() };
     eventually("all are charged", || async { arm().await["requests"] == 5 }).await;

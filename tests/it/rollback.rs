@@ -237,7 +237,8 @@ async fn outcomes_of_before_do_not_judge_what_comes_after() {
     canary.answer_with(500);
     let mut slow = JoinSet::new();
     for _ in 0..30 {
-        slow.spawn(gateway.get("/api/v1/slow", "alice").send());
+        let request = gateway.client.post(format!("{}/api/v1/slow", gateway.http));
+        slow.spawn(request.header("x-user-id", "alice").send());
     }
     eventually("they are under way", || async { canary.requests() == 30 }).await;
     assert_eq!(gateway.set(20.0).await.status(), 200);

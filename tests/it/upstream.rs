@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::serve::ListenerExt as _;
@@ -93,7 +93,11 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
         response = response.header(format!("got-{name}"), value);
     }
     response = response.header("x-tidegate-variant", "what the upstream says");
-    response.body(Body::new(request.into_body())).unwrap()
+    let late = request.uri().path().ends_with("/late");
+    let body = Body::new(request.into_body());
+    // It has read all of the request before it says a word.
+    let body = if late { Body::from(to_bytes(body, usize::MAX).await.unwrap()) } else { body };
+    response.body(body).unwrap()
 }
 
 /// A server that answers every connection's first bytes with fixed bytes, and closes.
