@@ -19,11 +19,10 @@ use crate::flag::{Arm, BackendName, Entry, Flag, FlagKey, FlagSet};
 use crate::flag_store::FlagStore;
 use crate::outcome::{FailureClasses, LATENCY_BUCKETS, LatencyHistogram, Outcome, Tally, latency_bucket};
 use crate::recorder::samples::Samples;
-use crate::recorder::units::Units;
 use crate::recorder::waits::Waits;
 
 pub use crate::recorder::samples::MAX_SAMPLES;
-pub use crate::recorder::units::{Affected, Unit};
+pub use crate::recorder::units::{Affected, Unit, Units};
 pub use crate::recorder::waits::{ABSOLUTE_LINE, Answer, COHORTS, LINES, Line, Lines, Wait, Waited};
 
 /// More shards than this gain nothing that is worth their memory (12 KiB a shard and ledger).

@@ -4,12 +4,13 @@
 
 mod chance;
 mod contender;
+mod crowd;
 mod race;
 mod suite;
 mod world;
 
 pub use chance::Chance;
 pub use contender::{METHODS, Method};
-pub use race::{Delay, Race, Tries};
-pub use suite::{Calm, Change, Size, calms, changes, history};
-pub use world::{TICK, Traffic, World};
+pub use race::{Delay, Lineup, Race, Tries};
+pub use suite::{Calm, Change, Size, calms, changes};
+pub use world::{TICK, Traffic, World, history, slow_rates};

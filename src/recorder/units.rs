@@ -80,7 +80,7 @@ impl SeenUnits {
 
 /// What is known of the users of one flag in one generation.
 #[derive(Debug, Default)]
-pub(crate) struct Units {
+pub struct Units {
     /// Who was admitted in this block.
     seen: SeenUnits,
     stable: Failures,
@@ -119,7 +119,7 @@ impl Units {
     /// Whether a request of `unit` to `arm` is admitted: the first of its user in this block, if the user is not behind
     /// too many of the failures so far. Where there are hardly any users, nobody can be one of many, and all are heard.
     /// Asking counts.
-    pub(crate) fn admit(&self, arm: Arm, unit: Unit) -> bool {
+    pub fn admit(&self, arm: Arm, unit: Unit) -> bool {
         // Relaxed throughout: every cell stands for itself, and nothing else is published by it.
         let failures = self.failures(arm);
         let users = failures.users.fetch_or(1 << (unit.low(64)), Ordering::Relaxed);
@@ -132,7 +132,7 @@ impl Units {
     }
 
     /// Notes that an admitted request of `unit` failed.
-    pub(crate) fn fail(&self, arm: Arm, unit: Unit) {
+    pub fn fail(&self, arm: Arm, unit: Unit) {
         let failures = self.failures(arm);
         if let Some(own) = failures.by_unit.get(unit.high(FAILING)) {
             own.fetch_add(1, Ordering::Relaxed);
@@ -141,7 +141,7 @@ impl Units {
     }
 
     /// Begins another block: every user may be compared again.
-    pub(crate) fn next_block(&self) {
+    pub fn next_block(&self) {
         self.seen.forget();
     }
 

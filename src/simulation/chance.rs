@@ -34,6 +34,16 @@ impl Chance {
         ((self.next() >> 11) as f64 + 1.0) / 9_007_199_254_740_992.0
     }
 
+    /// Whether something happens that does so with probability `rate`.
+    pub(crate) fn happens(&mut self, rate: f64) -> bool {
+        self.unit() <= rate
+    }
+
+    /// A number below `end`, each as likely.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
     /// How many of `trials` succeed when each does with probability `rate`.
     ///
     /// It jumps from success to success, so the time is that of the rarer outcome.

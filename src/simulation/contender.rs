@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::judge::{Absolute, Counts, Sample, Settings, Stream, StreamSettings, Tolerance, Trial};
 use crate::simulation::race::Race;
-use crate::simulation::world::TICK;
+use crate::simulation::world::{TICK, normal_quantile};
 
 /// A way to decide about a rollback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Judge {
     fn new(race: &Race<'_>) -> Self {
         let streams = race.world.streams.iter().map(|stream| {
             let tolerance = if *stream == Stream::Errors { race.tolerance } else { Tolerance::STRICT };
-            StreamSettings { stream: *stream, tolerance, history: race.world.history }
+            StreamSettings { stream: *stream, tolerance, history: race.world.history_of(*stream) }
         });
         let false_rollback = race.false_rollback;
         let (streams, max_error_rate) = (streams.collect(), race.max_error_rate);
@@ -179,11 +179,4 @@ impl Contender for Label {
         }
         self.log_evidence
     }
-}
-
-/// The value that a normal variable exceeds with probability `tail`, to within 0.0005: Abramowitz and Stegun, *Handbook of
-/// Mathematical Functions*, 26.2.23. `0 < tail <= 0.5`.
-fn normal_quantile(tail: f64) -> f64 {
-    let t = (-2.0 * tail.ln()).sqrt();
-    t - (2.515_517 + t * (0.802_853 + t * 0.010_328)) / (1.0 + t * (1.432_788 + t * (0.189_269 + t * 0.001_308)))
 }

@@ -26,6 +26,17 @@ pub struct Race<'a> {
     pub tries: u64,
     /// The seed.
     pub seed: u64,
+    /// Who runs.
+    pub lineup: Lineup,
+}
+
+/// Who runs in a race.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lineup {
+    /// All methods.
+    All,
+    /// The judge alone, which is quicker.
+    Judge,
 }
 
 /// How one method did in all tries.
@@ -108,19 +119,30 @@ impl Race<'_> {
         let mut chance = Chance::new(self.seed, index);
         let mut lanes = METHODS.map(|method| Lane::new(method, self));
         let (mut traffic, mut samples, mut canary) = (Vec::new(), Vec::new(), Counts::default());
+        let (mut crowd, mut heard) = (self.world.gather(), Vec::new());
         for tick in 0..self.ticks {
-            self.world.draw(tick, &mut chance, &mut traffic, &mut samples);
+            samples.clear();
+            heard.clear();
+            match &mut crowd {
+                Some(crowd) => crowd.draw(&mut chance, &mut samples, &mut heard),
+                None => self.world.draw(tick, &mut chance, &mut traffic, &mut samples),
+            }
             let changed = tick >= self.change;
             if changed {
                 let errors = samples.iter().filter(|sample| sample.stream == Stream::Errors);
                 canary = errors.fold(canary, |sum, sample| sum.plus(sample.canary));
             }
             let mut running = false;
-            for lane in &mut lanes {
+            for (method, lane) in METHODS.into_iter().zip(&mut lanes) {
+                if self.lineup == Lineup::Judge && method != Method::Judge {
+                    continue;
+                }
                 if lane.stopped.is_some() || (changed && lane.highest >= lane.limit) {
                     continue;
                 }
-                let value = lane.contender.observe(tick, &samples);
+                // Of users, the judge hears less than all: that is its answer to those who come again and again.
+                let told = if method == Method::Judge && crowd.is_some() { &heard } else { &samples };
+                let value = lane.contender.observe(tick, told);
                 if !changed {
                     lane.highest = lane.highest.max(value);
                 } else if value >= lane.limit {

@@ -1,8 +1,9 @@
 //! The releases that the judge is proven on: ones where nothing is wrong, and ones where something goes wrong.
 
-use crate::judge::{Counts, Rate, Tolerance};
-use crate::simulation::race::Race;
-use crate::simulation::world::{TICK, Traffic, World};
+use crate::judge::{Rate, Tolerance};
+use crate::simulation::crowd::Crowd;
+use crate::simulation::race::{Lineup, Race};
+use crate::simulation::world::{TICK, Traffic, World, history, slow_rates};
 
 /// How thoroughly the suite is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,9 +16,6 @@ pub enum Size {
 
 /// Requests a second where a case says nothing else: 50 a tick.
 const RPS: f64 = 500.0;
-
-/// How many requests of stable are known before the canary.
-const HISTORY: u64 = 20_000;
 
 /// Requests before a late change.
 const LATE: f64 = 100_000.0;
@@ -36,9 +34,9 @@ pub struct Calm {
 impl Calm {
     /// The race of this case. No change ever comes.
     #[must_use]
-    pub fn race(&self, false_rollback: Rate, tries: u64, seed: u64) -> Race<'_> {
+    pub fn race(&self, false_rollback: Rate, tries: u64, seed: u64, lineup: Lineup) -> Race<'_> {
         let Self { ref world, tolerance, ticks } = *self;
-        Race { world, tolerance, max_error_rate: None, false_rollback, change: ticks, ticks, tries, seed }
+        Race { world, tolerance, max_error_rate: None, false_rollback, change: ticks, ticks, tries, seed, lineup }
     }
 }
 
@@ -96,19 +94,13 @@ impl Change {
         // Four times what is needed and half a minute: what has not been seen by then is counted as not seen.
         let ticks = change + whole(4.0 * self.needed(false_rollback.as_share()) / self.tick_worth()) + 300;
         let tries = whole(budget / ticks as f64).clamp(40.min(most), most);
-        Race { world, tolerance, max_error_rate: None, false_rollback, change, ticks, tries, seed }
+        Race { world, tolerance, max_error_rate: None, false_rollback, change, ticks, tries, seed, lineup: Lineup::All }
     }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such a cast stops at the ends of a u64")]
 fn whole(value: f64) -> u64 {
     value.ceil() as u64
-}
-
-/// Stable's outcomes before a release, when it fails at `rate`, a share.
-#[must_use]
-pub fn history(rate: f64) -> Counts {
-    Counts { requests: HISTORY, failures: whole(HISTORY as f64 * rate - 0.5) }
 }
 
 fn seconds(tick: u64) -> f64 {
@@ -146,7 +138,8 @@ pub fn changes(size: Size) -> Vec<Change> {
         cases.push(Change::named("10 requests a second", plain(Tolerance::default(), (p0, p1), 0.1, 10.0, 0.0)));
     }
     cases.push(ramp());
-    cases.extend([(0.01, 0.03), (0.1, 0.2), (0.5, 0.9)].map(latency));
+    cases.extend([1.5, 2.0, 4.0, 10.0].map(latency));
+    cases.push(failing_beside_latency());
     cases.push(after_an_outage());
     cases
 }
@@ -192,15 +185,28 @@ fn step(tick: u64) -> f64 {
     }
 }
 
-/// Slower answers, watched beside failures that stay rare.
-fn latency((p0, p1): (f64, f64)) -> Change {
-    let mut case = plain(Tolerance::STRICT, (p0, p1), 0.1, RPS, 0.0);
-    case.world.history = history(p0);
-    let name = format!("latency beside errors, {}", case.world.name);
-    case.world = World::new(name, history(p0), move |_, traffic| {
-        traffic.push(Traffic { slow: (p0, p1), ..Traffic::plain(RPS, 0.1, p0, p0) });
-    })
-    .with_latency();
+/// A canary that takes `slower` times as long, watched beside failures that stay rare; the rates are those of the line that
+/// tells most.
+fn latency(slower: f64) -> Change {
+    let failing = 0.01;
+    let quantile = |quantile| {
+        let rates = slow_rates(quantile, slower);
+        (rates, Tolerance::STRICT.information(0.1, rates.0, rates.1))
+    };
+    let rates = [0.5, 0.9, 0.99].map(quantile).into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
+    let rates = rates.map_or((0.5, 0.5), |(rates, _)| rates);
+    let world = World::new(format!("{slower} times as slow, share 10 %"), history(failing), move |_, traffic| {
+        traffic.push(Traffic { slower, ..Traffic::plain(RPS, 0.1, failing, failing) });
+    });
+    let world = world.with_latency();
+    Change { world, tolerance: Tolerance::STRICT, tick: 0, rps: RPS, share: 0.1, rates, before: 0.0 }
+}
+
+/// More failures, with latency watched too, as in a gateway.
+fn failing_beside_latency() -> Change {
+    let mut case = plain(Tolerance::default(), (0.01, 0.1), 0.1, RPS, 0.0);
+    case.world.name = format!("all four streams, {}", case.world.name);
+    case.world = case.world.with_latency();
     case
 }
 
@@ -277,11 +283,25 @@ pub fn calms(size: Size) -> Vec<Calm> {
             traffic.push(Traffic::plain(200.0, 0.1, 0.08, 0.08));
         }),
     ];
-    let mut two = strict("two streams", 0.02, |_, traffic| {
-        traffic.push(Traffic { slow: (0.02, 0.02), ..Traffic::plain(200.0, 0.1, 0.02, 0.02) });
-    });
-    two.world = two.world.with_latency();
-    cases.push(two);
+    for (name, slower) in [("all four streams, equal arms", 1.0), ("all four streams, as slow as tolerated", 1.2)] {
+        let mut four = strict(name, 0.02, |_, _| {});
+        four.world = World::new(name, history(0.02), move |_, traffic| {
+            traffic.push(Traffic { slower, ..Traffic::plain(200.0, 0.1, 0.02, 0.02) });
+        })
+        .with_latency();
+        cases.push(four);
+    }
+    let users = Crowd { rps: 200.0, share: 0.1, fail: 0.01, retries: 0, poison_rps: 0.0 };
+    for (name, crowd) in [
+        ("one client on canary that always fails, 20/s", Crowd { poison_rps: 20.0, ..users }),
+        ("each failure is retried five times at once", Crowd { retries: 5, share: 0.5, ..users }),
+    ] {
+        cases.push(Calm {
+            world: World::of(crowd, name, history(0.01)),
+            tolerance: Tolerance::STRICT,
+            ticks: minutes * 600,
+        });
+    }
     cases
 }
 

@@ -72,14 +72,18 @@ const FLOOR_PLAN: &[(&str, &[&str])] = &[
     ("store", &["api", "flag"]),
     ("token_file", &["access", "diagnostic", "document"]),
     ("document", &["diagnostic"]),
+    ("simulation", &["flag", "judge", "recorder"]),
     ("recorder", &["flag", "flag_store", "outcome"]),
     ("flag_store", &["flag"]),
     ("api", &[]),
     ("diagnostic", &[]),
     ("telemetry", &[]),
     ("clock", &[]),
+<<<<<<< HEAD
     ("simulation", &["judge"]),
     ("access", &[]),
+=======
+>>>>>>> 83749a1 (simulation: add users and quantiles to the suite)
     ("flag", &[]),
     ("judge", &[]),
     ("outcome", &[]),
