@@ -210,7 +210,9 @@ impl Context {
     /// Has stable serve what the canary failed, from the beginning.
     pub(crate) fn go_over_to_stable(&mut self, failure: Failure, now: Instant) {
         let Some(fallback) = self.fallback.take() else { return };
+        // How long stable takes for it is nothing that the arms are compared by.
         self.end_wait(Answer::None, now);
+        self.asked = true;
         self.given_up = Some(GivenUp { failure, after: now.duration_since(self.started) });
         self.upstream = Some(fallback.upstream);
         self.upstream_status = None;

@@ -17,16 +17,24 @@ const SEEN_BITS: usize = 1 << 16;
 /// Users whose failures are told apart over a generation.
 const FAILING: usize = 1 << 11;
 
-/// A user's failures up to this number count in any case. Two, because at the default settings no two failures suffice
-/// to roll back, whatever else happens.
-const ALWAYS_COUNTED: u32 = 2;
+/// A user's failures up to this number count in any case: whoever fails again says little more about the canary.
+const ALWAYS_COUNTED: u32 = 1;
 
 /// Beyond that, one user may be behind at most one in this many of an arm's failures. A share and not a number, so that
 /// a long rollout with its many ordinary failures does not end up with everybody left out.
 const ONE_IN: u32 = 20;
 
+/// And behind this many times an equal share, if there are few.
+const TIMES_EQUAL: u32 = 3;
+
 /// With fewer users than this, nobody is left out.
 const FEW: u32 = 3;
+
+/// So many blocks (10 s of ticks) a user is not heard after a failure: retries fail for the reason of the first.
+const SILENCE: u32 = 100;
+
+/// With fewer users than this everybody is heard again at once, or there would be nobody left to hear.
+const MANY: u32 = 20;
 
 /// A user as the comparison knows them: a hash of the targeting key, independent of the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +91,8 @@ impl SeenUnits {
 pub struct Units {
     /// Who was admitted in this block.
     seen: SeenUnits,
+    /// How many blocks there have been.
+    blocks: AtomicU32,
     stable: Failures,
     canary: Failures,
 }
@@ -100,6 +110,8 @@ pub struct Affected {
 #[derive(Debug)]
 struct Failures {
     by_unit: Box<[AtomicU32]>,
+    /// The block of each user's last failure, counted from 1.
+    last: Box<[AtomicU32]>,
     total: AtomicU32,
     /// A bit for each user, of so few that only a handful can be told from many.
     users: AtomicU64,
@@ -109,6 +121,7 @@ impl Default for Failures {
     fn default() -> Self {
         Self {
             by_unit: (0..FAILING).map(|_| AtomicU32::new(0)).collect(),
+            last: (0..FAILING).map(|_| AtomicU32::new(0)).collect(),
             total: AtomicU32::new(0),
             users: AtomicU64::new(0),
         }
@@ -124,8 +137,13 @@ impl Units {
         let failures = self.failures(arm);
         let users = failures.users.fetch_or(1 << (unit.low(64)), Ordering::Relaxed);
         let own = failures.by_unit.get(unit.high(FAILING)).map_or(0, |own| own.load(Ordering::Relaxed));
-        let bearable = ALWAYS_COUNTED.max(failures.total.load(Ordering::Relaxed) / ONE_IN);
-        if own >= bearable && users.count_ones() >= FEW {
+        let (total, users) = (failures.total.load(Ordering::Relaxed), users.count_ones().max(1));
+        let bearable = ALWAYS_COUNTED.max(total / ONE_IN).max(total.saturating_mul(TIMES_EQUAL) / users);
+        if own >= bearable && users >= FEW {
+            return false;
+        }
+        let last = failures.last.get(unit.high(FAILING)).map_or(0, |last| last.load(Ordering::Relaxed));
+        if last > 0 && users >= MANY && (self.blocks.load(Ordering::Relaxed) + 1).saturating_sub(last) < SILENCE {
             return false;
         }
         self.seen.is_first(unit)
@@ -137,12 +155,16 @@ impl Units {
         if let Some(own) = failures.by_unit.get(unit.high(FAILING)) {
             own.fetch_add(1, Ordering::Relaxed);
         }
+        if let Some(last) = failures.last.get(unit.high(FAILING)) {
+            last.store(self.blocks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
         failures.total.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Begins another block: every user may be compared again.
     pub fn next_block(&self) {
         self.seen.forget();
+        self.blocks.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Who was served by `arm`, and who of them saw a failure.

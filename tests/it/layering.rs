@@ -79,11 +79,7 @@ const FLOOR_PLAN: &[(&str, &[&str])] = &[
     ("diagnostic", &[]),
     ("telemetry", &[]),
     ("clock", &[]),
-<<<<<<< HEAD
-    ("simulation", &["judge"]),
     ("access", &[]),
-=======
->>>>>>> 83749a1 (simulation: add users and quantiles to the suite)
     ("flag", &[]),
     ("judge", &[]),
     ("outcome", &[]),
