@@ -25,7 +25,7 @@ use crate::access::Access;
 use crate::admin::attempts::Attempts;
 use crate::admin::entry::Actor;
 use crate::admin::problem::AdminError;
-use crate::api::{Change, Changed, Explanation, FlagList, FlagStatus, Readiness};
+use crate::api::{Change, Changed, Explanation, FlagList, FlagStatus, Readiness, SecondList};
 use crate::flag::{FlagKey, Generation, Percentage};
 use crate::recorder::Recorder;
 use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
@@ -78,6 +78,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/flags", get(flags))
         .route("/api/v1/flags/{key}", get(flag).patch(patch))
         .route("/api/v1/flags/{key}/explain", get(explain))
+        .route("/api/v1/flags/{key}/seconds", get(seconds))
         .route("/api/v1/flags/{key}/{action}", post(act))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/stream", get(events::stream))
@@ -151,6 +152,22 @@ async fn export(
         Ok(exported) => exported.map_err(|key| AdminError::UnknownFlag(key.to_string())),
         Err(_) => Err(ChangeError::Interrupted.into()),
     }
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecondsQuery {
+    release: Option<String>,
+}
+
+async fn seconds(
+    State(state): Shared,
+    key: Result<Path<String>, PathRejection>,
+    query: Result<Query<SecondsQuery>, QueryRejection>,
+) -> Result<Json<SecondList>, AdminError> {
+    // A flag whose file is gone still has its record.
+    let (key, Query(query)) = (flag_key(&key?)?, query?);
+    Ok(Json(SecondList { seconds: state.rollouts.seconds(&key, query.release.as_deref()).await? }))
 }
 
 async fn patch(

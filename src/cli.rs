@@ -389,7 +389,7 @@ const SIMULATE_HELP: &str = "A judge for other programs, JSON lines; one reply f
     -> {\"op\":\"end\",\"run\":\"a\"}";
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["stdin", "suite", "canary_errors"]))]
+#[command(group = ArgGroup::new("what").required(true).args(["stdin", "suite", "canary_errors", "replay"]))]
 struct SimulateArgs {
     /// Judge what another program tells on standard input.
     #[arg(long)]
@@ -397,6 +397,12 @@ struct SimulateArgs {
     /// Run the releases that the judge is proven on, beside other methods, and print the tables of docs/judge.md.
     #[arg(long)]
     suite: bool,
+    /// Judge what the gateway recorded of this flag's last release again, by its file's guard and by `--guard`.
+    #[arg(long, value_name = "FLAG")]
+    replay: Option<FlagKey>,
+    /// Another release to replay than the last.
+    #[arg(long, value_name = "RELEASE")]
+    release: Option<String>,
     /// A sample of the suite only.
     #[arg(long, requires = "suite")]
     quick: bool,
@@ -432,6 +438,8 @@ struct SimulateArgs {
     seed: u64,
     #[command(flatten)]
     config: ConfigArg,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 /// A rate in percent, as in a flag file; the sign may be left out.

@@ -11,6 +11,7 @@ mod explanation;
 mod latency;
 mod ramp;
 mod saving;
+mod seconds;
 mod status;
 mod trial;
 
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use crate::api::Rollback;
 use crate::clock;
@@ -37,6 +39,7 @@ pub use crate::rollout::book::{Counters, ReloadResult};
 pub use crate::rollout::command::{ChangeError, Command, Request, Saved};
 pub use crate::rollout::explanation::explanation;
 pub use crate::rollout::status::flagd_export;
+pub use crate::rollout::trial::settings;
 
 /// How often the canaries are judged.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -58,6 +61,8 @@ pub struct Rollouts {
     flags: Arc<RecordedFlagStore>,
     recorder: Arc<Recorder>,
     store: Store,
+    /// This gateway's name in the record of seconds.
+    name: String,
     /// Held for moments only, never while waiting for anything.
     book: Mutex<Book>,
     /// Orders everything that writes to the store.
@@ -86,8 +91,8 @@ impl Rollouts {
     ) -> Result<Arc<Self>, StoreError> {
         let book = Book::new(store.rollouts().await?, store.trials().await?, clock::now());
         let (saving, unsaved) = (AsyncMutex::new(()), Notify::new());
-        let written = watch::Sender::new(0);
-        Ok(Arc::new(Self { flags, recorder, store, book: Mutex::new(book), saving, unsaved, written }))
+        let (written, name) = (watch::Sender::new(0), Uuid::new_v4().to_string());
+        Ok(Arc::new(Self { flags, recorder, store, name, book: Mutex::new(book), saving, unsaved, written }))
     }
 
     /// Puts what the flag files say in force, all of it at once, or keeps the last good set and notes what is wrong.
@@ -184,7 +189,7 @@ impl Rollouts {
             Some(live) => {
                 let mut live = Live { definition, ..live };
                 if let (None, Some(before)) = (same_generation, entry) {
-                    live.next_generation(before, &rollout, rollback);
+                    live.next_generation(&self.name, before, &rollout, rollback);
                 }
                 live
             }
@@ -314,7 +319,7 @@ impl Rollouts {
         let StoredRollout { flag: key, rollout, rollback } = &record.after;
         let set = self.flags.load();
         let (Some(before), Some(live)) = (set.get(key), book.live.get_mut(key)) else { return };
-        live.next_generation(before, rollout, rollback.clone());
+        live.next_generation(&self.name, before, rollout, rollback.clone());
         self.flags.update(|set| {
             let flag = Arc::clone(&before.flag);
             let attached = self.recorder.open(&flag, live.definition.failures);
@@ -328,6 +333,7 @@ impl Rollouts {
         let mut book = self.book();
         let set = self.flags.load();
         let mut worse = Vec::new();
+        let second = clock::wall().as_second();
         for (key, live) in &mut book.live {
             let Some(entry) = set.get(key) else { continue };
             live.progress.look(now, &entry.rollout, &entry.attached);
@@ -335,6 +341,7 @@ impl Rollouts {
                 continue;
             }
             let found = live.on_trial.observe(now, entry.rollout.percentage, &entry.attached);
+            live.tape.add(second, &self.name, entry, live.on_trial.heard());
             worse.extend(found.map(|cause| (Arc::clone(entry), cause)));
         }
         for (entry, cause) in worse {

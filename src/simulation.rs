@@ -6,11 +6,13 @@ mod chance;
 mod contender;
 mod crowd;
 mod race;
+mod replay;
 mod suite;
 mod world;
 
 pub use chance::Chance;
 pub use contender::{METHODS, Method};
 pub use race::{Delay, Lineup, Race, Tries};
+pub use replay::{ReplaySecond, Stop, replay, replay_rival};
 pub use suite::{Calm, Change, Size, calms, changes};
 pub use world::{TICK, Traffic, World, history, slow_rates};

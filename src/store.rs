@@ -11,6 +11,7 @@ mod postgres;
 mod ramp;
 mod record;
 mod rollouts;
+mod seconds;
 mod sqlite;
 mod trials;
 mod writer;

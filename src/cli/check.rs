@@ -25,7 +25,11 @@ pub(crate) fn check(args: CheckArgs) -> anyhow::Result<()> {
             for definition in &definitions {
                 let flag = &definition.flag;
                 let (stable, canary, percentage) = (&flag.stable, &flag.canary, flag.percentage);
-                print(&format!("{}: {stable}, and {canary} for {percentage}", definition.path.display()))?;
+                let share = match &flag.ramp {
+                    Some(ramp) => format!("{} and up, in {} steps", ramp.first(), ramp.steps().len()),
+                    None => percentage.to_string(),
+                };
+                print(&format!("{}: {stable}, and {canary} for {share}", definition.path.display()))?;
             }
             print("all is well")?;
         }

@@ -13,6 +13,7 @@ use ureq::{Agent, Body, SendBody};
 use crate::admin::ACTOR_HEADER;
 use crate::api::{
     ChainReport, Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport, Problem, Readiness,
+    SecondList,
 };
 use crate::cli::AdminArgs;
 use crate::flag::{FlagKey, Percentage};
@@ -90,6 +91,12 @@ impl Client {
         if let Some(flag) = flag {
             request = request.query("flag", flag.as_str());
         }
+        self.answer(request.call())
+    }
+
+    pub(crate) fn seconds(&self, flag: &FlagKey, release: Option<&str>) -> anyhow::Result<SecondList> {
+        let request = self.agent.get(self.url(&format!("/api/v1/flags/{flag}/seconds")));
+        let request = release.into_iter().fold(request, |request, release| request.query("release", release));
         self.answer(request.call())
     }
 

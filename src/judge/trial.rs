@@ -23,6 +23,9 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Every stream.
+    pub const ALL: [Self; 4] = [Self::Errors, Self::LatencyP50, Self::LatencyP90, Self::LatencyP99];
+
     /// As written in JSON, logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

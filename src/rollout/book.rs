@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use crate::api::Rollback;
 use crate::clock;
-use crate::flag::{FlagKey, Generation, Rollout};
+use crate::flag::{FlagKey, Generation, Phase, Rollout};
 use crate::flag_file::Definition;
 use crate::recorder::RecordedFlag;
 use crate::rollout::ramp::Progress;
+use crate::rollout::seconds::Tape;
 use crate::rollout::trial::OnTrial;
 use crate::store::{Record, StoredRollout, StoredTrial};
 
@@ -19,6 +20,8 @@ pub(crate) struct Live {
     pub(crate) on_trial: OnTrial,
     /// How far the rollout has come on its ramp's step.
     pub(crate) progress: Progress,
+    /// What was heard, second by second.
+    pub(crate) tape: Tape,
     /// The rollback, while its latch holds.
     pub(crate) rollback: Option<Rollback>,
 }
@@ -31,15 +34,24 @@ impl Live {
         kept: Option<StoredTrial>,
     ) -> Self {
         let on_trial = OnTrial::new(&definition.guard, basis(&definition), kept);
-        Self { on_trial, progress: Progress::begin(rollout), definition, rollback }
+        Self { on_trial, progress: Progress::begin(rollout), tape: Tape::default(), definition, rollback }
     }
 
     /// Goes on with `after`, another generation. The trial of the release goes on too, unless a latch was lifted: whoever lifts it
     /// has seen the evidence, and gives the canary another chance.
     ///
     /// What `before` has counted since the last tick still belongs to the evidence: the next tick only sees what follows.
-    pub(crate) fn next_generation(&mut self, before: &RecordedFlag, after: &Rollout, rollback: Option<Rollback>) {
+    pub(crate) fn next_generation(
+        &mut self,
+        gateway: &str,
+        before: &RecordedFlag,
+        after: &Rollout,
+        rollback: Option<Rollback>,
+    ) {
         self.on_trial.observe(clock::now(), before.rollout.percentage, &before.attached);
+        if before.rollout.enabled && before.rollout.phase != Phase::RolledBack {
+            self.tape.add(clock::wall().as_second(), gateway, before, self.on_trial.heard());
+        }
         if self.rollback.is_some() && rollback.is_none() {
             self.on_trial = OnTrial::new(&self.definition.guard, basis(&self.definition), None);
         }

@@ -139,6 +139,7 @@ pub(crate) fn ramp_status(ramp: &Ramp, rollout: &Rollout, live: &Live) -> RampSt
     let percentage = rollout.percentage;
     let (number, all) = (ramp.number_at(percentage), ramp.steps().len());
     let action = ramp.act(percentage, stay(live));
+    let assurance = live.on_trial.assurance();
     let (waits_for, why) = match (rollout.phase, action) {
         (Phase::Manual | Phase::Promoted, _) => (None, None),
         (Phase::Paused | Phase::RolledBack, _) if !active => (None, None),
@@ -149,7 +150,7 @@ pub(crate) fn ramp_status(ramp: &Ramp, rollout: &Rollout, live: &Live) -> RampSt
         (Phase::Ramping, _) if !rollout.enabled => {
             (Some("enabled"), Some("waits until the flag is switched on".to_owned()))
         }
-        (Phase::Ramping, RampAction::Wait(wait)) => (Some(wait.as_str()), Some(waiting(wait))),
+        (Phase::Ramping, RampAction::Wait(wait)) => (Some(wait.as_str()), Some(waiting(wait, assurance))),
         (Phase::Ramping, RampAction::Go(_) | RampAction::GiveUp) => (None, Some("is about to go on".to_owned())),
     };
     let next = match ramp.onward(percentage) {
@@ -179,6 +180,8 @@ pub(crate) fn ramp_status(ramp: &Ramp, rollout: &Rollout, live: &Live) -> RampSt
         min_requests: ramp.min_requests,
         max_hold_s: ramp.max_hold.as_secs_f64(),
         inconclusive,
+        evidence: assurance.map(|(value, _)| value),
+        evidence_needed: assurance.map(|(_, limit)| limit),
         waits_for: waits_for.map(str::to_owned),
         detail,
         next_percentage: active.then(|| next.as_percent()),
@@ -186,11 +189,16 @@ pub(crate) fn ramp_status(ramp: &Ramp, rollout: &Rollout, live: &Live) -> RampSt
     }
 }
 
-fn waiting(wait: Wait) -> String {
+fn waiting(wait: Wait, assurance: Option<(f64, f64)>) -> String {
     match wait {
         Wait::Time(left) => format!("waits {} more", span(left)),
         Wait::Requests(missing) => format!("waits for {missing} more requests to the canary"),
-        Wait::Evidence => "waits until it is shown that the canary is not worse".to_owned(),
+        Wait::Evidence => match assurance {
+            Some((value, limit)) => {
+                format!("waits until it is shown that the canary is not worse: evidence {value:.2} of {limit:.0}")
+            }
+            None => "waits until it is shown that the canary is not worse".to_owned(),
+        },
         Wait::Approval => "waits for `approve`".to_owned(),
     }
 }

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use crate::clock;
 use crate::rollout::Rollouts;
 use crate::rollout::book::Book;
 use crate::store::{Record, StoreError};
@@ -47,22 +48,27 @@ impl Rollouts {
         }
     }
 
-    /// Keeps the evidence as it is now, and how far the ramps have come. What the store does not take is kept the next time.
+    /// Keeps the evidence as it is now, how far the ramps have come, and what was counted in the seconds that are over. What the
+    /// store does not take is kept the next time, but for the seconds, which are lost.
     pub async fn keep_trials(&self) {
-        let (mut kept, mut ramps) = (Vec::new(), Vec::new());
+        let (mut kept, mut ramps, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
+        let now = clock::wall().as_second();
         let set = self.flags.load();
         for (key, live) in &mut self.book().live {
             kept.extend(live.on_trial.take_changes(key));
             let generation = set.get(key).map(|entry| entry.rollout.generation);
+            seconds.extend(live.tape.take_before(now).into_iter().map(|second| (key.clone(), second)));
             ramps.extend(generation.zip(live.progress.take_changes()).map(|(at, state)| (key.clone(), at, state)));
         }
-        if kept.is_empty() && ramps.is_empty() {
+        if kept.is_empty() && ramps.is_empty() && seconds.is_empty() {
             return;
         }
         let _saving = self.saving.lock().await;
         let saved = async {
             self.store.save_trials(&kept).await?;
-            self.store.save_ramps(&ramps).await
+            self.store.save_ramps(&ramps).await?;
+            // Last, since nothing rests on them: what is not taken is lost.
+            if seconds.is_empty() { Ok(()) } else { self.store.save_seconds(&seconds).await }
         };
         let saved = saved.await;
         self.note_store_health(&mut self.book(), saved.as_ref().err());

@@ -2,7 +2,9 @@
 
 use tokio::sync::watch;
 
-use crate::api::{ArmStatus, Arms, ChainReport, Event, Evidence, Explanation, FlagStatus, FlagdExport, NotExported};
+use crate::api::{
+    ArmStatus, Arms, ChainReport, Event, Evidence, Explanation, FlagStatus, FlagdExport, NotExported, Second,
+};
 use crate::clock;
 use crate::flag::{Arm, Flag, FlagKey, Moment, Phase, Rollout, SetVersion};
 use crate::flag_file::{Exported, Unsaid, export};
@@ -83,6 +85,15 @@ impl Rollouts {
     #[must_use]
     pub fn written(&self) -> watch::Receiver<u64> {
         self.written.subscribe()
+    }
+
+    /// What was counted of a flag's release second by second, or of the last one that anything was counted of.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn seconds(&self, flag: &FlagKey, release: Option<&str>) -> Result<Vec<Second>, StoreError> {
+        self.store.seconds(flag, release).await
     }
 
     /// What happened since the start.

@@ -26,9 +26,32 @@ pub(crate) struct OnTrial {
     /// What was counted at the last look, of the ledger that is looked at.
     seen: Seen,
     latency: Latency,
+    /// What was heard at the last look.
+    heard: Heard,
     report: Option<Report>,
     /// Whether anything has been observed since it was last kept.
     changed: bool,
+}
+
+/// What a look hears.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// The comparisons with stable.
+    pub(crate) samples: Vec<Sample>,
+    /// What is held against the canary's own limits.
+    pub(crate) absolute: Vec<(Absolute, Counts)>,
+    /// All requests to the canary, and those of their failures that users met.
+    pub(crate) traffic: Counts,
+}
+
+impl Heard {
+    /// Whether there was nothing to hear.
+    pub(crate) fn is_nothing(&self) -> bool {
+        let nothing = Counts::default();
+        self.traffic == nothing
+            && self.samples.iter().all(|sample| sample.stable == nothing && sample.canary == nothing)
+            && self.absolute.iter().all(|(_, canary)| *canary == nothing)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,22 +69,22 @@ impl OnTrial {
     ///
     /// `basis` says what is on trial; the evidence that is `kept` is taken up if it is of the same.
     pub(crate) fn new(guard: &Guard, basis: String, kept: Option<StoredTrial>) -> Self {
-        let errors = StreamSettings { stream: Stream::Errors, tolerance: guard.tolerance, history: Counts::default() };
-        let latency =
-            QUANTILES.map(|(stream, q)| StreamSettings { stream, tolerance: Tolerance::STRICT, history: beyond(q) });
-        let settings = Settings {
-            false_rollback: guard.false_rollback,
-            streams: std::iter::once(errors).chain(latency).collect(),
-            max_error_rate: Some(guard.max_error_rate),
-            max_slow_rate: guard.max_latency.map(|_| MAX_SLOW_RATE),
-            harm_budget: guard.harm_budget,
-            min_requests: guard.min_requests,
-        };
+        let settings = settings(guard);
         let kept = kept.filter(|kept| kept.basis == basis).and_then(|kept| TrialState::from_numbers(&kept.numbers));
         let before = kept.as_ref().map_or(Duration::ZERO, |kept| kept.at);
         let trial = kept.map_or_else(|| Trial::new(&settings), |kept| Trial::resume(&settings, kept));
         let latency = Latency::new(guard);
-        Self { trial, basis, before, began: None, seen: Seen::default(), latency, report: None, changed: true }
+        Self {
+            trial,
+            basis,
+            before,
+            began: None,
+            seen: Seen::default(),
+            latency,
+            heard: Heard::default(),
+            report: None,
+            changed: true,
+        }
     }
 
     /// What is to be kept, if it is not what was asked for last.
@@ -92,19 +115,24 @@ impl OnTrial {
         };
         let share = percentage.as_percent();
         let (stable, canary) = (since(counted.stable, self.seen.stable), since(counted.canary, self.seen.canary));
+        let mut absolute = Vec::new();
         let mut samples = vec![Sample { stream: Stream::Errors, share, stable, canary }];
         for Crossed { line, stable, canary } in self.latency.look(now, ledger) {
             match QUANTILES.get(line) {
                 Some((stream, _)) => samples.push(Sample { stream: *stream, share, stable, canary }),
-                None => self.trial.observe_canary(Absolute::Latency, canary),
+                None => absolute.push((Absolute::Latency, canary)),
             }
         }
         let began = *self.began.get_or_insert(now);
         self.changed |= stable != Counts::default() || counted.canary_traffic != self.seen.canary_traffic;
         self.trial.observe(self.before + now.duration_since(began), &samples);
-        self.trial.observe_canary(Absolute::Errors, since(counted.canary_heard, self.seen.canary_heard));
+        absolute.push((Absolute::Errors, since(counted.canary_heard, self.seen.canary_heard)));
+        for (limit, canary) in &absolute {
+            self.trial.observe_canary(*limit, *canary);
+        }
         let traffic = since(counted.canary_traffic, self.seen.canary_traffic);
         self.trial.observe_traffic(traffic.requests, traffic.failures);
+        self.heard = Heard { samples, absolute, traffic };
         self.seen = counted;
         ledger.next_block();
 
@@ -125,9 +153,35 @@ impl OnTrial {
         })
     }
 
+    /// The evidence for the canary at this percentage, and what it must reach.
+    pub(crate) fn assurance(&self) -> Option<(f64, f64)> {
+        self.trial.assurance().map(|(value, limit)| (value.exp().min(f64::MAX), limit.exp()))
+    }
+
+    /// What was heard at the last look.
+    pub(crate) fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
     /// What the judge last found.
     pub(crate) fn report(&self) -> Option<&Report> {
         self.report.as_ref()
+    }
+}
+
+/// What a trial under `guard` judges by.
+#[must_use]
+pub fn settings(guard: &Guard) -> Settings {
+    let errors = StreamSettings { stream: Stream::Errors, tolerance: guard.tolerance, history: Counts::default() };
+    let latency =
+        QUANTILES.map(|(stream, q)| StreamSettings { stream, tolerance: Tolerance::STRICT, history: beyond(q) });
+    Settings {
+        false_rollback: guard.false_rollback,
+        streams: std::iter::once(errors).chain(latency).collect(),
+        max_error_rate: Some(guard.max_error_rate),
+        max_slow_rate: guard.max_latency.map(|_| MAX_SLOW_RATE),
+        harm_budget: guard.harm_budget,
+        min_requests: guard.min_requests,
     }
 }
 

@@ -61,11 +61,16 @@ impl Method {
 
     /// One that has seen nothing but what the race tells beforehand.
     pub(crate) fn begin(self, race: &Race<'_>) -> Box<dyn Contender + Send> {
+        self.rival().unwrap_or_else(|| Box::new(Judge::new(race)))
+    }
+
+    /// One of the others, which need to be told nothing.
+    pub(crate) fn rival(self) -> Option<Box<dyn Contender + Send>> {
         match self {
-            Self::Judge => Box::new(Judge::new(race)),
-            Self::Window => Box::new(Window::default()),
-            Self::ZTest => Box::new(ZTest::default()),
-            Self::Label => Box::new(Label { canary: 1.0, stable: 1.0, log_evidence: 0.0 }),
+            Self::Judge => None,
+            Self::Window => Some(Box::new(Window::default())),
+            Self::ZTest => Some(Box::new(ZTest::default())),
+            Self::Label => Some(Box::new(Label { canary: 1.0, stable: 1.0, log_evidence: 0.0 })),
         }
     }
 }

@@ -29,6 +29,7 @@ mod limits;
 mod postgres;
 mod proxying;
 mod ramp;
+mod replay;
 mod rescue;
 mod rollback;
 mod schema;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Site, eventually, problem, stderr, stdout};
+use crate::harness::{FLAG, Gateway, Site, eventually, problem, stderr, stdout};
+use crate::store::{Kind, Place};
 use crate::upstream::Upstream;
 
 /// A guard that sees much in few requests, so that a test needs few.
@@ -191,12 +192,20 @@ async fn people_skip_pause_take_over_and_give_back() {
     assert_eq!(gateway.flag().await["phase"], "promoted");
 }
 
-#[tokio::test]
-async fn a_killed_gateway_goes_on_where_it_was() {
-    let (_stable, _canary, site, gateway) = ramping("steps = [\"10% 100ms\", \"40% 1h\", \"100%\"]").await;
+on_both!(a_killed_gateway_goes_on_where_it_was);
+
+async fn a_killed_gateway_goes_on_where_it_was(kind: Kind) {
+    let place = Place::new(kind).await;
+    let site = &place.site;
+    fs::write(site.flag_file(), ramp_text("1", "steps = [\"10% 100ms\", \"40% 1h\", \"100%\"]")).unwrap();
+    let gateway = site.start().await;
     drive(&gateway, "it is on the second step", at(40.0)).await;
     // Kept every two seconds: what has been held since is what a kill costs.
     wait(&gateway, "the step is held", |flag| flag["ramp"]["held_s"].as_f64() > Some(2.5)).await;
+    let path = format!("/api/v1/flags/{FLAG}/seconds");
+    let recorded = async |gateway: &Gateway| gateway.admin_json(&path).await["seconds"].as_array().unwrap().len();
+    let count = || async { recorded(&gateway).await > 0 };
+    eventually("what was counted is recorded", count).await;
     gateway.kill().await;
     let gateway = site.start().await;
     let flag = gateway.flag().await;
@@ -204,7 +213,7 @@ async fn a_killed_gateway_goes_on_where_it_was() {
         (&flag["phase"], &flag["percentage"], &flag["ramp"]["step"]),
         (&json!("ramping"), &json!(40.0), &json!(2))
     );
-    assert!(flag["ramp"]["held_s"].as_f64() > Some(0.0), "{flag}");
+    assert!(flag["ramp"]["held_s"].as_f64() > Some(0.0) && recorded(&gateway).await > 0, "{flag}");
     wait(&gateway, "its time goes on", |after| after["ramp"]["held_s"].as_f64() > flag["ramp"]["held_s"].as_f64())
         .await;
 }

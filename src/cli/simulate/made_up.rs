@@ -1,6 +1,7 @@
 //! Tables of made-up releases: one that the caller describes, or the suite that proves the judge.
 
 use std::num::NonZero;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::bail;
@@ -9,6 +10,7 @@ use crate::cli::SimulateArgs;
 use crate::cli::check::tell;
 use crate::cli::output::{print, share, table};
 use crate::config::{Config, environment};
+use crate::flag::FlagKey;
 use crate::flag_file::load_file;
 use crate::judge::{Guard, Rate, Tolerance};
 use crate::simulation::{Lineup, METHODS, Method, Race, Size, TICK, Traffic, Tries, World, calms, changes, history};
@@ -96,7 +98,11 @@ pub(crate) fn describe(args: &SimulateArgs, canary: Rate) -> anyhow::Result<()> 
 }
 
 fn guard(args: &SimulateArgs) -> anyhow::Result<Guard> {
-    let Some(path) = &args.guard else { return Ok(Guard::default()) };
+    args.guard.as_ref().map_or_else(|| Ok(Guard::default()), |path| guard_of(args, path))
+}
+
+/// The guard of the flag file at `path`.
+pub(crate) fn guard_of(args: &SimulateArgs, path: &Path) -> anyhow::Result<Guard> {
     let read = || {
         let mut expected = Config::load(args.config.config.as_deref(), &environment())?.expectations();
         expected.flags.clear();
@@ -110,6 +116,18 @@ fn guard(args: &SimulateArgs) -> anyhow::Result<Guard> {
             bail!("{} is no flag file to simulate", path.display());
         }
     }
+}
+
+/// The flag's own file, in the directory that the configuration names, and its guard.
+pub(crate) fn present_guard(args: &SimulateArgs, flag: &FlagKey) -> anyhow::Result<(PathBuf, Guard)> {
+    let config = Config::load(args.config.config.as_deref(), &environment());
+    let Ok(config) = config else { bail!("the configuration cannot be read; `tidegate check` tells why") };
+    let path = config.flags.path.join(format!("{flag}.toml"));
+    if !path.exists() {
+        bail!("{} is not there; name a flag file with `--guard`", path.display());
+    }
+    let guard = guard_of(args, &path)?;
+    Ok((path, guard))
 }
 
 /// Runs the suite and prints its tables.
