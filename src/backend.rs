@@ -3,6 +3,7 @@
 //! [`Mode::Sync`] talks to the database with Diesel on blocking threads, [`Mode::Async`] with sqlx. Both give the
 //! same status, the same body and the same rows for the same requests; only `GET /monitoring/database` names the mode.
 
+mod ai;
 mod analysis;
 mod api;
 mod backoff;
@@ -14,6 +15,7 @@ mod diesel;
 mod error;
 mod failure;
 mod fault;
+mod generation;
 mod history;
 mod irt;
 mod listing;
@@ -41,10 +43,12 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::backend::ai::Assistant;
 use crate::backend::database_url::DatabaseUrl;
 use crate::backend::router::Service;
 use crate::backend::store::Store;
 
+pub use crate::backend::ai::AiConfig;
 pub use crate::backend::config::{Config, Mode, ParseModeError, PoolConfig};
 pub use crate::backend::error::Error;
 pub use crate::backend::fault::{Fault, ParseFaultError};
@@ -90,7 +94,8 @@ pub async fn open(config: Config) -> Result<Backend, Error> {
     let prepare = if config.migrate { |url: &str| migrate(url).map(drop) } else { migration::check };
     tokio::task::spawn_blocking(move || prepare(&config.database_url)).await.map_err(Error::Stopped)??;
     let store = Store::open(config.mode, url, config.pool, config.fault.query()).await?;
-    Ok(Backend { service: Arc::new(Service::new(store, config.fault)) })
+    let assistant = Assistant::new(config.mode, config.ai);
+    Ok(Backend { service: Arc::new(Service::new(store, assistant, config.fault)) })
 }
 
 /// Serves the backend until `shutdown` completes, finishes the requests in flight, and closes the pool.

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod compare;
 mod explain;
 mod export;
 mod migrate;
@@ -15,6 +16,7 @@ mod token;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use http::uri::Authority;
@@ -22,6 +24,7 @@ use http::uri::Authority;
 use crate::access::{Role, TokenName};
 use crate::backend::{Fault, Mode};
 use crate::cli::client::Client;
+use crate::cli::compare::Work;
 use crate::flag::{FlagKey, Percentage};
 use crate::judge::Rate;
 use crate::telemetry::{LogFormat, chain};
@@ -89,6 +92,9 @@ enum Command {
     /// Make, list and revoke the tokens that the admin API is used with.
     #[command(after_help = TOKEN_HELP)]
     Token(TokenArgs),
+    /// Put load on both variants in turn: throughput, latency, errors, processor time, memory, connections.
+    #[command(after_help = COMPARE_HELP)]
+    Compare(CompareArgs),
     /// Try the judge on outcomes that are made up or come from another program.
     #[command(after_help = SIMULATE_HELP)]
     Simulate(SimulateArgs),
@@ -380,6 +386,74 @@ struct TokenFileArg {
     config: ConfigArg,
 }
 
+/// What `compare --help` ends with.
+const COMPARE_HELP: &str = "An interrupt (Ctrl-C) ends it early and keeps what was measured. Examples:\n  \
+    tidegate compare --concurrency 1,10,100 --query 10ms --database postgres://tidegate@127.0.0.1/interview\n  \
+    tidegate compare --rate 200 --duration 30s --svg compare.svg --output compare.json\n  \
+    tidegate compare --stable http://10.0.2.11:8000 --canary http://10.0.2.21:8000 --path /api/orders";
+
+#[derive(Debug, Args)]
+struct CompareArgs {
+    /// A stable service that runs already, with --canary; without both, the built-in ones are started.
+    #[arg(long, value_name = "URL", requires = "canary")]
+    stable: Option<String>,
+    /// A canary service that runs already.
+    #[arg(long, value_name = "URL", requires = "stable")]
+    canary: Option<String>,
+    /// What to get from services that run already.
+    #[arg(long, value_name = "PATH", requires = "stable")]
+    path: Option<String>,
+    /// The built-in services' database; without it the one in the configuration.
+    #[arg(long, value_name = "URL", conflicts_with = "stable")]
+    database: Option<String>,
+    /// What is asked of the built-in services.
+    #[arg(long, value_enum, default_value = "mixed")]
+    work: Work,
+    /// How much longer each of the built-in services' transactions takes: a slow query.
+    #[arg(long, value_name = "DURATION", value_parser = compare::span, default_value = "0ms")]
+    query: Duration,
+    /// Numbers of clients, each measured by itself.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1,10,100",
+          value_parser = clients)]
+    concurrency: Vec<usize>,
+    /// Requests a second, whether or not those before were answered (an open loop); without it each client waits for
+    /// its answer (a closed loop).
+    #[arg(long, value_name = "NUMBER", value_parser = requests_per_second, conflicts_with = "think")]
+    rate: Option<f64>,
+    /// How long each client of a closed loop waits after an answer.
+    #[arg(long, value_name = "DURATION", value_parser = compare::span, default_value = "0ms")]
+    think: Duration,
+    /// How long each turn is measured.
+    #[arg(long, value_name = "DURATION", value_parser = compare::span, default_value = "5s")]
+    duration: Duration,
+    /// How long each turn runs before it is measured.
+    #[arg(long, value_name = "DURATION", value_parser = compare::span, default_value = "1s")]
+    warmup: Duration,
+    /// Turns of each variant at each number of clients; the confidence intervals come from them.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Draw a chart into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Write the results as JSON into this file.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print JSON instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// Tell no progress.
+    #[arg(long)]
+    quiet: bool,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+/// A number of clients.
+fn clients(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse().ok().filter(|number| (1..=10_000).contains(number));
+    number.ok_or_else(|| "a number from 1 to 10000".to_owned())
+}
+
 /// What `simulate --help` ends with.
 const SIMULATE_HELP: &str = "A judge for other programs, JSON lines; one reply for each line of batches:\n  \
     -> {\"op\":\"start\",\"run\":\"a\",\"config\":{\"alpha\":0.001,\"delta\":0.002,\"rho\":1.25,\"streams\":[\"fail\"],\"tick_ms\":100,\n      \
@@ -484,6 +558,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Export(args) => export::export(&args),
         Command::Status(args) => show::status(&Client::new(&args.admin), &args),
         Command::Token(args) => token::token(args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::History(args) => show::history(&Client::new(&args.admin), &args),
         Command::Set(args) => show::set(&args),

@@ -4,6 +4,7 @@
 //! is one place to look them up and the environment can change a part of them.
 
 mod admin;
+mod ai;
 mod backends;
 mod database;
 mod environment;
@@ -18,6 +19,7 @@ mod store;
 use std::path::Path;
 use std::{fs, io};
 
+use crate::backend::AiConfig;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Problems, Section};
 use crate::downstream::Limits;
@@ -59,6 +61,8 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// What the built-in handlers use.
     pub database: Database,
+    /// What the built-in handlers ask for analyses and questions, if anything.
+    pub ai: Option<AiConfig>,
     /// Where requests go.
     pub routes: Vec<RouteConfig>,
 }
@@ -116,6 +120,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let store = root.section("store").and_then(store::store);
     let backends: Vec<_> = root.named_sections("backends").into_iter().filter_map(backends::backend).collect();
     let database = root.section("database").and_then(database::database);
+    let ai = root.section("ai").and_then(ai::ai);
     let routes = routes::routes(&mut root, &backends);
     root.finish();
     Some(Config {
@@ -127,6 +132,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
         store: store?,
         backends,
         database: database?,
+        ai,
         routes,
     })
 }
@@ -230,7 +236,7 @@ mod tests {
                 "tidegate.toml:13:8: `routes.path`: \"api\" is no path: write one that begins with `/`",
                 "tidegate.toml:14:11: no backend is named `ap`; there are: ",
                 "tidegate.toml:15:2: unknown key `cache`; known here: admin, listen, identity, limits, flags, store, backends, \
-                 database, routes",
+                 database, ai, routes",
             ],
         );
     }

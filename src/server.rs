@@ -299,6 +299,7 @@ async fn start_backends(
                     database_url: config.database.url.clone(),
                     migrate: config.database.migrate,
                     pool: config.database.pool,
+                    ai: config.ai.clone(),
                     fault: backend::Fault::default(),
                 };
                 let opened = runtime.spawn(backend::open(settings)).await.map_err(io::Error::other)?.map_err(failed)?;

@@ -9,7 +9,10 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::backend::ai::Source;
+use crate::backend::analysis::Analysis;
 use crate::backend::bank::Difficulty;
+use crate::backend::generation::Generated;
 use crate::backend::problem::{FieldError, Problem};
 use crate::backend::selection::Question;
 use crate::backend::session::Plan;
@@ -87,6 +90,44 @@ impl AnalyzeAnswer {
         };
         fields.finish(checked)
     }
+}
+
+/// What `POST /api/v1/analyze-answer` answers.
+#[derive(Debug, Serialize)]
+pub(crate) struct Analyzed {
+    pub(crate) source: Source,
+    #[serde(flatten)]
+    pub(crate) analysis: Analysis,
+}
+
+/// A checked body of `POST /api/v1/generate-questions`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct GenerateQuestions {
+    pub(crate) role: String,
+    pub(crate) job_description: String,
+    pub(crate) count: u32,
+}
+
+impl GenerateQuestions {
+    /// Checks every field, and names every bad one.
+    pub(crate) fn check(body: Map<String, Value>) -> Result<Self, Problem> {
+        let mut fields = Fields::new(body);
+        let checked = Self {
+            role: fields.text("role", MAX_ROLE),
+            job_description: fields.text("jobDescription", MAX_PROSE),
+            count: fields.optional_integer("count", 1..=MAX_COUNT).unwrap_or(DEFAULT_COUNT),
+        };
+        fields.finish(checked)
+    }
+}
+
+/// What `POST /api/v1/generate-questions` answers.
+#[derive(Debug, Serialize)]
+pub(crate) struct GeneratedQuestions {
+    pub(crate) source: Source,
+    /// The role that the asked title was understood as.
+    pub(crate) role: &'static str,
+    pub(crate) questions: Vec<Generated>,
 }
 
 /// The longest id of a user or a question, in characters.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::backend::ai::AiConfig;
 use crate::backend::error::Error;
 use crate::backend::fault::Fault;
 
@@ -119,6 +120,8 @@ pub struct Config {
     pub migrate: bool,
     /// The connection pool.
     pub pool: PoolConfig,
+    /// What is asked for analyses and questions; without it, they are made offline.
+    pub ai: Option<AiConfig>,
     /// How to misbehave on purpose.
     pub fault: Fault,
 }

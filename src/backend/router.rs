@@ -16,8 +16,11 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Serialize;
 
-use crate::backend::analysis::{self, Analysis};
-use crate::backend::api::{AnalyzeAnswer, Endpoint, MAX_BODY_BYTES, ParseJd, ParsedJd, Services, json_object};
+use crate::backend::ai::Assistant;
+use crate::backend::api::{
+    AnalyzeAnswer, Analyzed, Endpoint, GenerateQuestions, GeneratedQuestions, MAX_BODY_BYTES, ParseJd, ParsedJd,
+    Services, json_object,
+};
 use crate::backend::breaker::BreakerState;
 use crate::backend::fault::{Chance, Fault};
 use crate::backend::listing::{Listing, Page};
@@ -53,6 +56,11 @@ const ENDPOINTS: &[Endpoint] = &[
         description: "Score of an answer, the keywords it misses, and what would improve it",
     },
     Endpoint {
+        method: "POST",
+        path: "/api/v1/generate-questions",
+        description: "Questions made up for a role and a job description; the bank stays as it is",
+    },
+    Endpoint {
         method: "GET",
         path: "/api/v1/questions",
         description: "Questions by filters, in an order, page by page",
@@ -77,17 +85,22 @@ const ENDPOINTS: &[Endpoint] = &[
 #[derive(Debug)]
 pub(crate) struct Service {
     store: Store,
+    assistant: Assistant,
     fault: Fault,
     chance: Chance,
 }
 
 impl Service {
-    pub(crate) fn new(store: Store, fault: Fault) -> Self {
-        Self { store, fault, chance: Chance::new(FAULT_SEED) }
+    pub(crate) fn new(store: Store, assistant: Assistant, fault: Fault) -> Self {
+        Self { store, assistant, fault, chance: Chance::new(FAULT_SEED) }
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(crate) fn assistant(&self) -> &Assistant {
+        &self.assistant
     }
 }
 
@@ -96,6 +109,7 @@ pub(crate) fn build(service: Arc<Service>) -> Router {
     let mut router = Router::new()
         .route("/api/v1/parse-jd", post(parse_jd))
         .route("/api/v1/analyze-answer", post(analyze_answer))
+        .route("/api/v1/generate-questions", post(generate_questions))
         .route("/api/v1/services", get(services))
         .route("/api/v1/questions", get(list).merge(put(upsert).layer(DefaultBodyLimit::max(upsert::MAX_BODY_BYTES))))
         .route("/health", get(health))
@@ -127,9 +141,25 @@ async fn parse_jd(
     Ok(Json(ParsedJd { role: role.slug(), skills, questions }))
 }
 
-async fn analyze_answer(headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Json<Analysis>, Problem> {
+async fn analyze_answer(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Analyzed>, Problem> {
     let asked = AnalyzeAnswer::check(json_object(&headers, body)?)?;
-    Ok(Json(analysis::analyze(&asked.job_description, &asked.question, &asked.answer)))
+    let (source, analysis) = service.assistant.analyze(&asked.job_description, &asked.question, &asked.answer).await;
+    Ok(Json(Analyzed { source, analysis }))
+}
+
+async fn generate_questions(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<GeneratedQuestions>, Problem> {
+    let asked = GenerateQuestions::check(json_object(&headers, body)?)?;
+    let role = Role::from_title(&asked.role);
+    let (source, questions) = service.assistant.generate(role, &asked.job_description, asked.count).await;
+    Ok(Json(GeneratedQuestions { source, role: role.slug(), questions }))
 }
 
 async fn list(

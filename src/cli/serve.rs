@@ -44,6 +44,7 @@ pub(crate) fn backend(args: BackendArgs) -> anyhow::Result<()> {
         database_url: args.database.unwrap_or(config.database.url),
         migrate: config.database.migrate,
         pool: config.database.pool,
+        ai: config.ai,
         fault: args.fault.unwrap_or_default(),
     };
     let mode = args.mode;

@@ -18,6 +18,7 @@ mod admin;
 mod audit;
 mod backend;
 mod cli;
+mod compare;
 mod flagd;
 mod flags;
 mod framing;

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use uuid::Uuid;
 
-use crate::backend::analysis;
+use crate::backend::analysis::Analysis;
 use crate::backend::api::{Endpoint, StartSession, SubmitAnswers, json_object, user};
 use crate::backend::history::{History, HistoryPage};
 use crate::backend::problem::Problem;
@@ -108,9 +108,9 @@ async fn submit(
     for (question, answer) in given {
         let open = |asked: &&Asked| asked.id == question && asked.answered.is_none();
         let analysis = match whole.asked.iter().find(open) {
-            Some(asked) => analysis::analyze(&whole.session.job_description, &asked.text, &answer),
+            Some(asked) => service.assistant().analyze(&whole.session.job_description, &asked.text, &answer).await.1,
             // Answered before, or not asked: then it is the answer alone that counts.
-            None => analysis::Analysis::default(),
+            None => Analysis::default(),
         };
         answers.push(Answer { question, answer, analysis });
     }

@@ -152,7 +152,14 @@ pub(crate) struct Running {
 
 /// What a backend is started with.
 pub(crate) fn config(mode: Mode, data: &Data) -> Config {
-    Config { mode, database_url: data.url(), migrate: true, pool: PoolConfig::default(), fault: Fault::default() }
+    Config {
+        mode,
+        database_url: data.url(),
+        migrate: true,
+        pool: PoolConfig::default(),
+        ai: None,
+        fault: Fault::default(),
+    }
 }
 
 impl Running {
