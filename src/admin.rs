@@ -25,7 +25,7 @@ use crate::access::Access;
 use crate::admin::attempts::Attempts;
 use crate::admin::entry::Actor;
 use crate::admin::problem::AdminError;
-use crate::api::{Change, Changed, Explanation, FlagList, FlagStatus, Readiness, SecondList};
+use crate::api::{Change, Changed, Explanation, FlagList, FlagStatus, InstanceList, Readiness, SecondList};
 use crate::flag::{FlagKey, Generation, Percentage};
 use crate::recorder::Recorder;
 use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
@@ -80,6 +80,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/flags/{key}/explain", get(explain))
         .route("/api/v1/flags/{key}/seconds", get(seconds))
         .route("/api/v1/flags/{key}/{action}", post(act))
+        .route("/api/v1/instances", get(instances))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/stream", get(events::stream))
         .route("/api/v1/events/verify", get(events::verify))
@@ -168,6 +169,10 @@ async fn seconds(
     // A flag whose file is gone still has its record.
     let (key, Query(query)) = (flag_key(&key?)?, query?);
     Ok(Json(SecondList { seconds: state.rollouts.seconds(&key, query.release.as_deref()).await? }))
+}
+
+async fn instances(State(state): Shared) -> Json<InstanceList> {
+    Json(InstanceList { this: state.rollouts.instance().id, instances: state.rollouts.instances() })
 }
 
 async fn patch(

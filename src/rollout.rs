@@ -8,6 +8,7 @@ mod asked;
 mod book;
 mod command;
 mod explanation;
+mod fleet;
 mod latency;
 mod ramp;
 mod saving;
@@ -22,9 +23,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
-use crate::api::Rollback;
+use crate::api::{Instance, Rollback};
 use crate::clock;
 use crate::diagnostic::Diagnostic;
 use crate::flag::{Arm, FlagKey, Generation, Phase, Rollout};
@@ -44,6 +44,9 @@ pub use crate::rollout::trial::settings;
 /// How often the canaries are judged.
 pub const TICK: Duration = Duration::from_millis(100);
 
+/// How often a change is tried that other gateways overtake.
+const ATTEMPTS: u32 = 5;
+
 /// The action of taking a canary out.
 const ROLLBACK: &str = "rollback";
 
@@ -61,8 +64,6 @@ pub struct Rollouts {
     flags: Arc<RecordedFlagStore>,
     recorder: Arc<Recorder>,
     store: Store,
-    /// This gateway's name in the record of seconds.
-    name: String,
     /// Held for moments only, never while waiting for anything.
     book: Mutex<Book>,
     /// Orders everything that writes to the store.
@@ -70,6 +71,8 @@ pub struct Rollouts {
     unsaved: Notify,
     /// Counts what was written to the audit trail.
     written: watch::Sender<u64>,
+    /// This gateway, as others see it.
+    instance: Instance,
 }
 
 impl fmt::Debug for Rollouts {
@@ -79,7 +82,8 @@ impl fmt::Debug for Rollouts {
 }
 
 impl Rollouts {
-    /// Takes up the rollouts where the store has them. No flag is in force before [`Rollouts::adopt_files`].
+    /// Takes up the rollouts where the store has them; `name` is what the gateway is called among those that share it.
+    /// No flag is in force before [`Rollouts::adopt_files`].
     ///
     /// # Errors
     ///
@@ -88,11 +92,13 @@ impl Rollouts {
         flags: Arc<RecordedFlagStore>,
         recorder: Arc<Recorder>,
         store: Store,
+        name: String,
     ) -> Result<Arc<Self>, StoreError> {
         let book = Book::new(store.rollouts().await?, store.trials().await?, clock::now());
         let (saving, unsaved) = (AsyncMutex::new(()), Notify::new());
-        let (written, name) = (watch::Sender::new(0), Uuid::new_v4().to_string());
-        Ok(Arc::new(Self { flags, recorder, store, name, book: Mutex::new(book), saving, unsaved, written }))
+        let written = watch::Sender::new(0);
+        let instance = fleet::instance(name, now_text());
+        Ok(Arc::new(Self { flags, recorder, store, book: Mutex::new(book), saving, unsaved, written, instance }))
     }
 
     /// Puts what the flag files say in force, all of it at once, or keeps the last good set and notes what is wrong.
@@ -189,7 +195,7 @@ impl Rollouts {
             Some(live) => {
                 let mut live = Live { definition, ..live };
                 if let (None, Some(before)) = (same_generation, entry) {
-                    live.next_generation(&self.name, before, &rollout, rollback);
+                    live.next_generation(&self.instance.id, before, &rollout, rollback);
                 }
                 live
             }
@@ -216,19 +222,40 @@ impl Rollouts {
             self.roll_back_by_hand(key, request)?;
             return Ok(if self.flush().await.is_ok() { Saved::Yes } else { Saved::Later });
         }
+        let expected = request.expected;
+        for _ in 0..ATTEMPTS {
+            let made = self.change_once(key, &request).await;
+            if !matches!(made, Err(ChangeError::Store(StoreError::Newer(_)))) {
+                return made;
+            }
+            // Another gateway was first. Unless the asker meant its picture only, the change is made on the new one.
+            let _saving = self.saving.lock().await;
+            self.settle(key).await?;
+            if expected.is_some() {
+                break;
+            }
+        }
+        Err(ChangeError::Overtaken)
+    }
+
+    async fn change_once(&self, key: &FlagKey, request: &Request) -> Result<Saved, ChangeError> {
         let _saving = self.saving.lock().await;
         // Without what is waiting to be written, the store's picture is too old to build a change on.
         self.write_unsaved().await?;
-        let Some(record) = self.prepare(key, &request)? else { return Ok(Saved::Yes) };
+        let Some(record) = self.prepare(key, request)? else { return Ok(Saved::Yes) };
         let stored = self.save(&record).await;
         let mut book = self.book();
         self.note_store_health(&mut book, stored.as_ref().err());
-        if let Err(StoreError::Timeout) = stored {
+        if let (Err(StoreError::Timeout), false) = (&stored, self.store.is_shared()) {
             // It may still be written: what is in force has to be written over it.
             self.reassert(&mut book, key, &request.actor);
         }
         book.reserved = None;
-        stored?;
+        // In a shared store, another gateway may have built on it by then: whatever it holds is taken over.
+        stored.map_err(|error| match error {
+            error if self.store.is_shared() && error.is_uncertain() => ChangeError::Uncertain(error),
+            error => ChangeError::Store(error),
+        })?;
         let overtaken = match self.flags.load().get(key) {
             Some(entry) => entry.rollout.generation >= record.after.rollout.generation,
             None => true,
@@ -316,16 +343,20 @@ impl Rollouts {
     }
 
     fn put_in_force(&self, book: &mut Book, record: &Record) {
-        let StoredRollout { flag: key, rollout, rollback } = &record.after;
+        self.enforce(book, &record.after);
+        announce(record);
+    }
+
+    fn enforce(&self, book: &mut Book, after: &StoredRollout) {
+        let StoredRollout { flag: key, rollout, rollback } = after;
         let set = self.flags.load();
         let (Some(before), Some(live)) = (set.get(key), book.live.get_mut(key)) else { return };
-        live.next_generation(&self.name, before, rollout, rollback.clone());
+        live.next_generation(&self.instance.id, before, rollout, rollback.clone());
         self.flags.update(|set| {
             let flag = Arc::clone(&before.flag);
             let attached = self.recorder.open(&flag, live.definition.failures);
             (Some(set.with(RecordedFlag { flag, rollout: rollout.clone(), attached })), ())
         });
-        announce(record);
     }
 
     /// Judges every canary on what has come in up to `now`, and rolls back those that are worse.
@@ -341,7 +372,7 @@ impl Rollouts {
                 continue;
             }
             let found = live.on_trial.observe(now, entry.rollout.percentage, &entry.attached);
-            live.tape.add(second, &self.name, entry, live.on_trial.heard());
+            live.tape.add(second, &self.instance.id, entry, live.on_trial.heard());
             worse.extend(found.map(|cause| (Arc::clone(entry), cause)));
         }
         for (entry, cause) in worse {
@@ -388,7 +419,8 @@ fn record(
     actor: &str,
     reason: Option<String>,
 ) -> Record {
-    Record { after, before: before.map(state_of), at: now_text(), action, actor: actor.to_owned(), reason }
+    let base = before.map(|before| before.generation);
+    Record { after, before: before.map(state_of), base, at: now_text(), action, actor: actor.to_owned(), reason }
 }
 
 /// The time in RFC 3339, to the millisecond.

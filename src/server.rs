@@ -173,7 +173,10 @@ async fn run(
     let flags = Arc::new(FlagStore::new(FlagSet::default()));
     let failed = |source| StartError::Store { url: config.store.to_string(), source };
     let store = Store::open(&config.store).await.map_err(failed)?;
-    let rollouts = Rollouts::open(Arc::clone(&flags), Arc::clone(&recorder), store.clone()).await.map_err(failed)?;
+    let rollouts =
+        Rollouts::open(Arc::clone(&flags), Arc::clone(&recorder), store.clone(), instance_name(http.address()))
+            .await
+            .map_err(failed)?;
     rollouts.adopt_files(definitions);
     // A failure is noted where it happened, and serving does not depend on it.
     let _ = rollouts.flush().await;
@@ -221,6 +224,10 @@ async fn run(
     parts.spawn({
         let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
         async move { rollouts.save_until(stopping).await }
+    });
+    parts.spawn({
+        let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
+        async move { rollouts.follow_until(stopping).await }
     });
     if let Some(path) = config.admin.token_file.clone() {
         let (access, fixed, stopping) = (Arc::clone(&access), config.admin.tokens.clone(), control_stopping.clone());
@@ -394,6 +401,13 @@ pub fn serve_backend_alone(
             () = stop_signals.first() => Ok(()),
         }
     })
+}
+
+/// What a gateway is called among those that share its store.
+fn instance_name(address: SocketAddr) -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let machine = machine.trim();
+    if machine.is_empty() { address.to_string() } else { format!("{machine}:{}", address.port()) }
 }
 
 async fn until(mut stopping: watch::Receiver<bool>) {

@@ -7,6 +7,7 @@ mod chain;
 mod database;
 mod error;
 mod events;
+mod fleet;
 mod postgres;
 mod ramp;
 mod record;
@@ -27,13 +28,14 @@ use crate::store::writer::{Source, Writer};
 
 pub use crate::store::error::StoreError;
 pub use crate::store::events::Page;
+pub use crate::store::fleet::Changes;
 pub use crate::store::record::{Record, StoredRollout, StoredTrial, state_of};
 
 /// How long any call may take before the store counts as failed. Whoever asked for a change is waiting for the answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Readers beside the one writer.
-const MAX_READERS: u32 = 4;
+/// Readers beside the one writer; one of them may listen.
+const MAX_READERS: u32 = 5;
 
 /// Where the store is.
 #[derive(Clone, PartialEq, Eq)]

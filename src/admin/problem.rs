@@ -86,9 +86,8 @@ impl AdminError {
             Self::Change(ChangeError::Stale { .. } | ChangeError::Overtaken) => {
                 (StatusCode::PRECONDITION_FAILED, "stale", "Changed meanwhile")
             }
-            Self::Change(ChangeError::Store(_) | ChangeError::Interrupted) | Self::Store(_) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "store", "Store unavailable")
-            }
+            Self::Change(ChangeError::Store(_) | ChangeError::Uncertain(_) | ChangeError::Interrupted)
+            | Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store", "Store unavailable"),
         }
     }
 }

@@ -12,8 +12,8 @@ use ureq::{Agent, Body, SendBody};
 
 use crate::admin::ACTOR_HEADER;
 use crate::api::{
-    ChainReport, Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport, Problem, Readiness,
-    SecondList,
+    ChainReport, Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport, InstanceList, Problem,
+    Readiness, SecondList,
 };
 use crate::cli::AdminArgs;
 use crate::flag::{FlagKey, Percentage};
@@ -51,6 +51,10 @@ impl Client {
         let mut response = self.sent(self.agent.get(self.url("/ready")).call())?;
         // A gateway that is not ready says so with 503 and the same document.
         response.body_mut().read_json().with_context(|| format!("{} is no Tidegate admin API", self.base))
+    }
+
+    pub(crate) fn instances(&self) -> anyhow::Result<InstanceList> {
+        self.answer(self.agent.get(self.url("/api/v1/instances")).call())
     }
 
     pub(crate) fn flags(&self) -> anyhow::Result<FlagList> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use crate::api::{ArmStatus, ChainReport, Changed, Event, Evidence, FlagStatus, RampStatus, RampStepStatus};
+use crate::api::{
+    ArmStatus, ChainReport, Changed, Event, Evidence, FlagStatus, Instance, InstanceList, RampStatus, RampStepStatus,
+};
 use crate::cli::client::Client;
 use crate::cli::output::{millis, print, print_json, share, table};
 use crate::cli::{ChangeArgs, HistoryArgs, SetArgs, StatusArgs};
@@ -57,7 +59,26 @@ fn status_text(client: &Client, flag: Option<&FlagKey>) -> anyhow::Result<String
     if flags.is_empty() {
         parts.push("there are no flags".to_owned());
     }
+    let fleet = client.instances()?;
+    if fleet.instances.len() > 1 {
+        parts.push(fleet_text(&fleet));
+    }
     Ok(parts.join("\n\n"))
+}
+
+fn fleet_text(fleet: &InstanceList) -> String {
+    let head = ["gateway", "version", "flag files", "since", "last heard of"].map(str::to_owned).to_vec();
+    let row = |instance: &Instance| {
+        let Instance { id, name, version, flag_set_version, started, lag_ms, alive } = instance;
+        let heard = match (*id == fleet.this, alive) {
+            (true, _) => "this one".to_owned(),
+            (false, true) => format!("{:.1} s ago", *lag_ms as f64 / 1000.0),
+            (false, false) => format!("{} s ago: gone", lag_ms / 1000),
+        };
+        vec![name.clone(), version.clone(), flag_set_version.clone(), started.clone(), heard]
+    };
+    let rows: Vec<_> = std::iter::once(head).chain(fleet.instances.iter().map(row)).collect();
+    table(&rows, 5)
 }
 
 fn flag_text(flag: &FlagStatus) -> String {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::api::Rollback;
+use crate::api::{Instance, Rollback};
 use crate::clock;
 use crate::flag::{FlagKey, Generation, Phase, Rollout};
 use crate::flag_file::Definition;
@@ -86,6 +86,10 @@ pub(crate) struct Book {
     /// Why the store last failed, if it has not succeeded since.
     pub(crate) store_error: Option<String>,
     pub(crate) counters: Counters,
+    /// The gateways that share the store, as it was last read.
+    pub(crate) instances: Vec<Instance>,
+    /// The newest generation of each flag that this gateway wrote.
+    pub(crate) written: BTreeMap<FlagKey, Generation>,
 }
 
 impl Book {
@@ -98,6 +102,8 @@ impl Book {
             reserved: None,
             bad_files: Vec::new(),
             store_error: None,
+            instances: Vec::new(),
+            written: BTreeMap::new(),
             counters: Counters { rollbacks: BTreeMap::new(), reloads: BTreeMap::new(), flags_since: now },
         }
     }

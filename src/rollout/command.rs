@@ -87,6 +87,9 @@ pub enum ChangeError {
     /// The gateway stopped in the middle of it.
     #[error("the gateway stopped before the change was made; look again once it is back")]
     Interrupted,
+    /// The store did not say whether it kept it.
+    #[error("it is not known whether the change was made; look again in a moment")]
+    Uncertain(#[source] StoreError),
     /// It could not be stored.
     #[error("the change is not made, since it cannot be stored")]
     Store(#[from] StoreError),

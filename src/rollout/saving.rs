@@ -30,7 +30,7 @@ impl Rollouts {
             let stop = tokio::select! {
                 () = self.unsaved.notified() => false,
                 _ = probes.tick() => {
-                    let probed = self.store.probe().await;
+                    let probed = self.store.beat(&self.instance()).await;
                     self.note_store_health(&mut self.book(), probed.as_ref().err());
                     false
                 }
@@ -89,6 +89,10 @@ impl Rollouts {
         loop {
             let Some(record) = self.book().unsaved.front().cloned() else { return Ok(()) };
             let saved = self.save(&record).await;
+            if let Err(StoreError::Newer(flag)) = &saved {
+                self.settle(flag).await?;
+                continue;
+            }
             let mut book = self.book();
             if saved.is_ok() {
                 book.unsaved.pop_front();
@@ -99,15 +103,19 @@ impl Rollouts {
     }
 
     pub(crate) async fn save(&self, record: &Record) -> Result<(), StoreError> {
-        let saved = self.store.save(record).await;
+        let flag = &record.after.flag;
+        let own = self.book().written.get(flag).copied();
+        let saved = self.store.save(record, own).await;
         if saved.is_ok() {
+            self.book().written.insert(flag.clone(), record.after.rollout.generation);
             self.written.send_modify(|count| *count += 1);
         }
         saved
     }
 
     pub(crate) fn note_store_health(&self, book: &mut Book, error: Option<&StoreError>) {
-        let text = error.map(|error| chain(error));
+        // Another gateway's newer state is no failure.
+        let text = error.filter(|error| !matches!(error, StoreError::Newer(_))).map(|error| chain(error));
         match (&book.store_error, &text) {
             (None, Some(problem)) => {
                 warn!(%problem, "the store fails; traffic and rollbacks go on, other changes are refused");

@@ -116,6 +116,7 @@ impl Rollouts {
                 problems.push(format!("{} changes are in force but not in the store yet", book.unsaved.len()));
             }
         }
+        problems.extend(Self::fleet_problem(&book.instances, &self.instance()));
         problems
     }
 }

@@ -48,7 +48,7 @@ pub enum StoreError {
         source: Option<io::Error>,
     },
     /// It holds a state that is newer than the one to be kept.
-    #[error("the store's state of `{0}` is newer than this gateway's; restart it")]
+    #[error("another gateway has changed `{0}`")]
     Newer(FlagKey),
     /// It did not answer in time.
     #[error("the store did not answer within {} s", CALL_TIMEOUT.as_secs())]
@@ -61,6 +61,14 @@ pub enum StoreError {
         /// What is wrong.
         what: &'static str,
     },
+}
+
+impl StoreError {
+    /// Whether what was to be written may be written all the same.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Sql(sqlx::Error::Io(_)))
+    }
 }
 
 impl From<MigrateError> for StoreError {

@@ -1,7 +1,7 @@
 //! What is kept, as the rest of Tidegate sees it.
 
 use crate::api::{Rollback, RolloutState};
-use crate::flag::{FlagKey, Rollout};
+use crate::flag::{FlagKey, Generation, Rollout};
 
 /// A rollout as it is kept.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,8 @@ pub struct Record {
     pub after: StoredRollout,
     /// The state before, if the flag was known.
     pub before: Option<RolloutState>,
+    /// The generation of the state before.
+    pub base: Option<Generation>,
     /// When, in RFC 3339.
     pub at: String,
     /// What was done.

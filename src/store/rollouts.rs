@@ -3,6 +3,7 @@
 use crate::flag::{FlagKey, Generation, Percentage, Phase, RampState, Rollout};
 use crate::store::chain::{self, Link};
 use crate::store::database::{Connection, Row};
+use crate::store::fleet;
 use crate::store::record::{Record, StoredRollout, state_of};
 use crate::store::{Store, StoreError, json, parse_json, ramp};
 
@@ -17,13 +18,15 @@ impl Store {
         rows.iter().map(stored_rollout).collect()
     }
 
-    /// Keeps a change and its event, both or neither. Only a state newer than the one kept replaces it.
+    /// Keeps a change and its event, both or neither. It replaces an older state only; in a shared store only the one that it
+    /// was made on, or the one of generation `own`, which this gateway wrote.
     ///
     /// # Errors
     ///
     /// If the store fails; then nothing was written.
-    pub async fn save(&self, record: &Record) -> Result<(), StoreError> {
-        if self.writer.write(async |connection| save(connection, record).await).await? {
+    pub async fn save(&self, record: &Record, own: Option<Generation>) -> Result<(), StoreError> {
+        let bases = [record.base, own].map(|base| if self.is_shared() { base.map_or(0, number) } else { ANY });
+        if self.writer.write(async |connection| save(connection, record, bases).await).await? {
             Ok(())
         } else {
             Err(StoreError::Newer(record.after.flag.clone()))
@@ -48,12 +51,19 @@ impl Store {
     }
 }
 
-/// Writes a change and its event; `false` if the state kept is as new or newer, and then nothing. Writing the same again is
+/// Any state may be replaced.
+const ANY: i64 = -1;
+
+fn number(generation: Generation) -> i64 {
+    generation.get().cast_signed()
+}
+
+/// Writes a change and its event; `false` if the state kept is none that it may replace, and then nothing. Writing the same again is
 /// no second event, since whoever was not told in time that it was written will try again.
-async fn save(connection: &mut Connection, record: &Record) -> Result<bool, sqlx::Error> {
+async fn save(connection: &mut Connection, record: &Record, [base, own]: [i64; 2]) -> Result<bool, sqlx::Error> {
     let StoredRollout { flag, rollout, rollback } = &record.after;
     let flag = flag.as_str();
-    let generation = rollout.generation.get().cast_signed();
+    let generation = number(rollout.generation);
     let rollback = rollback.as_ref().map(json);
     let kept = connection
         .execute(
@@ -62,7 +72,7 @@ async fn save(connection: &mut Connection, record: &Record) -> Result<bool, sqlx
              ON CONFLICT (flag) DO UPDATE SET generation = excluded.generation, release = excluded.release, \
              phase = excluded.phase, percentage = excluded.percentage, file_percentage = excluded.file_percentage, \
              enabled = excluded.enabled, rollback = excluded.rollback, ramp = excluded.ramp \
-             WHERE excluded.generation > rollouts.generation",
+             WHERE excluded.generation > rollouts.generation AND ($10 = -1 OR rollouts.generation IN ($10, $11))",
             &[
                 flag.into(),
                 generation.into(),
@@ -73,14 +83,17 @@ async fn save(connection: &mut Connection, record: &Record) -> Result<bool, sqlx
                 rollout.enabled.into(),
                 (&rollback).into(),
                 (&rollout.ramp.map(ramp::text)).into(),
+                base.into(),
+                own.into(),
             ],
         )
         .await?;
     let Record { before, at, action, actor, reason, .. } = record;
     if kept == 0 {
         let same = "SELECT id FROM events \
-                    WHERE flag = $1 AND generation = $2 AND at = $3 AND action = $4 AND actor = $5";
-        let values = [flag.into(), generation.into(), at.into(), action.into(), actor.into()];
+                    WHERE flag = $1 AND generation = $2 AND at = $3 AND action = $4 AND actor = $5 AND new = $6";
+        let new = json(&state_of(rollout));
+        let values = [flag.into(), generation.into(), at.into(), action.into(), actor.into(), (&new).into()];
         return Ok(!connection.fetch(same, &values).await?.is_empty());
     }
     let (old, new) = (before.as_ref().map(json), json(&state_of(rollout)));
@@ -107,10 +120,11 @@ async fn save(connection: &mut Connection, record: &Record) -> Result<bool, sqlx
             ],
         )
         .await?;
+    fleet::tell(connection).await?;
     Ok(true)
 }
 
-fn stored_rollout(row: &Row) -> Result<StoredRollout, StoreError> {
+pub(crate) fn stored_rollout(row: &Row) -> Result<StoredRollout, StoreError> {
     let flag: String = row.get("flag")?;
     let damaged = |what| StoreError::Damaged { flag: flag.clone(), what };
     let percentage = |column| -> Result<Percentage, StoreError> {

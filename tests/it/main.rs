@@ -21,6 +21,7 @@ mod cli;
 mod compare;
 mod flagd;
 mod flags;
+mod fleet;
 mod framing;
 mod guards;
 mod harness;

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
 use crate::harness::eventually;
 
 /// Makes a cluster in a new directory, prints the directory, and serves it until standard input ends: when this process
-/// does, however it does. Restarts the server when the directory is told so. Runs as whoever may run a server.
+/// does, however it does. Runs as whoever may run a server.
 const SERVE: &str = r#"
 set -eu
 PATH=$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)
@@ -21,16 +21,20 @@ trap 'rm -rf "$directory"' EXIT
 initdb --pgdata="$directory/data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync >/dev/null
 postgres -D "$directory/data" -c listen_addresses= -c unix_socket_directories="$directory" -c fsync=off \
     -c max_connections=400 -c shared_buffers=32MB -c autovacuum=off 2>"$directory/log" >/dev/null </dev/null &
-server=$!
 echo "$directory"
 cat >/dev/null
-kill -CONT $server 2>/dev/null || true
-kill -QUIT $server 2>/dev/null || true
-wait $server || true
+# It may have been restarted meanwhile, and be another process now.
+server=$(head -n 1 "$directory/data/postmaster.pid" 2>/dev/null || true)
+[ -z "$server" ] || kill -QUIT "$server" 2>/dev/null || true
+for _ in $(seq 100); do [ -e "$directory/data/postmaster.pid" ] || break; sleep 0.1; done
 "#;
 
 /// Whom the server runs as, if this is root: PostgreSQL refuses to be that.
 const UNPRIVILEGED: [&str; 4] = ["setpriv", "--reuid=nobody", "--regid=65534", "--clear-groups"];
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|us| std::os::unix::fs::MetadataExt::uid(&us) == 0)
+}
 
 /// A running PostgreSQL.
 #[derive(Debug)]
@@ -41,10 +45,11 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    fn start() -> Self {
-        let is_root = std::fs::metadata("/proc/self").is_ok_and(|us| std::os::unix::fs::MetadataExt::uid(&us) == 0);
+    /// A cluster of a test's own, to do harm to.
+    pub(crate) fn start() -> Self {
         let shell = ["sh", "-c", SERVE];
-        let words: Vec<_> = if is_root { UNPRIVILEGED.iter().chain(&shell).copied().collect() } else { shell.to_vec() };
+        let words: Vec<_> =
+            if is_root() { UNPRIVILEGED.iter().chain(&shell).copied().collect() } else { shell.to_vec() };
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut server = command.spawn().unwrap();
@@ -58,6 +63,27 @@ impl Cluster {
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED.get_or_init(Self::start)
+    }
+
+    /// Ends every session and the server, and starts it anew.
+    pub(crate) async fn restart(&self) {
+        let data = self.directory.join("data");
+        let script = "PATH=$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1); \
+                      pg_ctl -D \"$0\" -m immediate -w restart >/dev/null 2>&1 </dev/null";
+        let shell = ["sh", "-c", script, data.to_str().unwrap()];
+        let words: Vec<_> =
+            if is_root() { UNPRIVILEGED.iter().chain(&shell).copied().collect() } else { shell.to_vec() };
+        let done = tokio::process::Command::new(words[0]).args(&words[1..]).status().await.unwrap();
+        assert!(done.success());
+    }
+
+    /// Lets the server hang with all of its sessions (`STOP`), or go on (`CONT`).
+    pub(crate) async fn signal(&self, signal: &str) {
+        let pid = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
+        let pid = pid.lines().next().unwrap();
+        let script = format!("kill -{signal} {pid} $(pgrep -P {pid})");
+        let done = tokio::process::Command::new("sh").args(["-c", &script]).status().await.unwrap();
+        assert!(done.success());
     }
 
     fn options(&self, database: &str) -> PgConnectOptions {
