@@ -183,15 +183,35 @@ pub fn load_flag(
     Ok(None)
 }
 
-fn read(path: &Path, expected: &Expectations, lists: &mut UserLists) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+/// Reads `text` as the flag file that is called `path`, of flagd's if that is its name.
+///
+/// # Errors
+///
+/// Every problem in it.
+pub fn parse_text(path: &Path, text: String, expected: &Expectations) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+    parse_any(path, text, expected, &mut UserLists::default())
+}
+
+fn parse_any(
+    path: &Path,
+    text: String,
+    expected: &Expectations,
+    lists: &mut UserLists,
+) -> Result<Vec<Definition>, Vec<Diagnostic>> {
     if is_flagd(path) {
-        let message = "put long lists of users into a `users_file` of a TOML flag file";
-        let text = read_bounded(path, MAX_FLAGD_FILE_BYTES, message).map_err(|problem| vec![problem])?;
         return flagd::parse(path, text, expected);
     }
-    let message = "put long lists of users into a `users_file`";
-    let text = read_bounded(path, MAX_FLAG_FILE_BYTES, message).map_err(|problem| vec![problem])?;
     parse::parse(path, text, expected, lists).map(|definition| vec![definition])
+}
+
+fn read(path: &Path, expected: &Expectations, lists: &mut UserLists) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+    let (limit, instead) = if is_flagd(path) {
+        (MAX_FLAGD_FILE_BYTES, "put long lists of users into a `users_file` of a TOML flag file")
+    } else {
+        (MAX_FLAG_FILE_BYTES, "put long lists of users into a `users_file`")
+    };
+    let text = read_bounded(path, limit, instead).map_err(|problem| vec![problem])?;
+    parse_any(path, text, expected, lists)
 }
 
 fn is_flagd(path: &Path) -> bool {
