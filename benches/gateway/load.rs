@@ -72,7 +72,7 @@ async fn one_connection(address: String, connection: usize, requests: usize) -> 
 }
 
 /// Reads one answer to its end, and asserts that it is a good one.
-async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
+pub(crate) async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
     let mut filled = 0;
     loop {
         let read = stream.read(&mut buffer[filled..]).await.unwrap();

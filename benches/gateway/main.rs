@@ -3,11 +3,14 @@
 //! Both are built alike and run on the first processor; the load and the upstream run on the second. They take turns for
 //! some rounds, so that the machine's moods touch both. Run it with `cargo bench --bench gateway`, and with
 //! `--profile dist --features mimalloc` for what is shipped; `-- ROUNDS CONNECTIONS REQUESTS` changes the defaults.
+//!
+//! `-- reload [ROUNDS]` measures Tidegate alone, with and without five million beta users being loaded meanwhile.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 mod bare;
 mod load;
+mod reload;
 
 use std::env;
 use std::net::TcpListener;
@@ -41,6 +44,7 @@ fn main() {
     match words.as_slice() {
         ["bare", listen, upstream] => bare::run(listen, upstream),
         ["upstream", listen] => upstream(listen),
+        ["reload", rounds @ ..] => reloads(rounds.first().map_or(DEFAULT_ROUNDS, |text| text.parse().unwrap())),
         numbers => {
             let number = |index: usize, default| numbers.get(index).map_or(default, |text| text.parse().unwrap());
             let rounds = number(0, DEFAULT_ROUNDS);
@@ -110,6 +114,41 @@ async fn compare(rounds: usize, connections: usize, requests: usize) {
     }
 }
 
+/// Measures requests with and without a reload of the beta list, in turn.
+#[tokio::main(flavor = "current_thread")]
+async fn reloads(rounds: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let program = env::current_exe().unwrap();
+    let backend = free_address();
+    let _upstream = spawn(LOAD_CPU, program.to_str().unwrap(), &["upstream", &backend], directory.path());
+    std::fs::create_dir(directory.path().join("flags")).unwrap();
+    std::fs::write(directory.path().join("flags/list.txt"), reload::list(0)).unwrap();
+    let (_process, http, admin) = start_with(directory.path(), &backend, "[beta]\nusers_file = \"list.txt\"\n").await;
+    load::wait_for(&http).await;
+    println!("latencies in ms from when each request was due, 2000 requests a second; one line for each measurement");
+    println!(
+        "{:<8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>12}",
+        "reload", "requests", "p50", "p99", "p99.9", "max", "in force ms"
+    );
+    let mut tails = [Vec::new(), Vec::new()];
+    for round in 0..2 * rounds {
+        let with = round % 2 == 1;
+        let next = reload::prepare(directory.path(), round + 1);
+        let reload::Phase { requests, p50, p99, p999, max, reload } =
+            reload::measure(&http, &admin, directory.path(), &next, with).await;
+        let (name, reload) =
+            (if with { "yes" } else { "no" }, reload.map_or_else(String::new, |ms| format!("{ms:.0}")));
+        println!("{name:<8} {requests:>9} {p50:>8.2} {p99:>8.2} {p999:>8.2} {max:>8.2} {reload:>12}");
+        tails[usize::from(with)].push(p999);
+    }
+    let [mut without, mut with] = tails;
+    println!(
+        "p99.9, median of {rounds}: {:.2} ms without, {:.2} ms with a reload",
+        median(&mut without),
+        median(&mut with)
+    );
+}
+
 fn shown(mut values: Vec<f64>) -> String {
     let middle = median(&mut values);
     format!("{middle:.2} [{:.2}, {:.2}]", values.first().unwrap(), values.last().unwrap())
@@ -127,24 +166,31 @@ fn spawn(cpu: &str, program: &str, arguments: &[&str], directory: &Path) -> Chil
 }
 
 async fn start_tidegate(directory: &Path, backend: &str) -> (Child, String) {
+    std::fs::create_dir(directory.join("flags")).unwrap();
+    let (process, http, _) = start_with(directory, backend, "").await;
+    (process, http)
+}
+
+/// Starts a gateway whose flag file has `more`, and gives the addresses of gateway and admin API.
+async fn start_with(directory: &Path, backend: &str, more: &str) -> (Child, String, String) {
     let flags = directory.join("flags");
-    std::fs::create_dir(&flags).unwrap();
     let config = format!(
         "[listen]\nhttp = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
          [backends.sync]\nservers = [\"{backend}\"]\n[backends.async]\nservers = [\"{backend}\"]\n"
     );
     std::fs::write(directory.join("tidegate.toml"), config).unwrap();
-    let flag = "release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\npercentage = 10\n";
+    let flag = format!("release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\npercentage = 10\n{more}");
     std::fs::write(flags.join("async-database.toml"), flag).unwrap();
     let mut process = spawn(PROXY_CPU, env!("CARGO_BIN_EXE_tidegate"), &["serve"], directory);
     let mut greeting = BufReader::new(process.stdout.take().unwrap()).lines();
-    loop {
-        let line = tokio::time::timeout(Duration::from_secs(20), greeting.next_line()).await.unwrap().unwrap().unwrap();
-        if let Some(address) = line.trim().strip_prefix("gateway") {
-            let address = address.trim().trim_start_matches("http://").to_owned();
-            // Whoever reads the greeting goes on reading it, so that nothing is ever written into a closed pipe.
-            tokio::spawn(async move { while let Ok(Some(_)) = greeting.next_line().await {} });
-            return (process, address);
-        }
+    let mut addresses = Vec::new();
+    while addresses.len() < 2 {
+        let line = tokio::time::timeout(Duration::from_secs(60), greeting.next_line()).await.unwrap().unwrap().unwrap();
+        let address = line.trim().strip_prefix("gateway").or_else(|| line.trim().strip_prefix("admin"));
+        addresses.extend(address.map(|address| address.trim().trim_start_matches("http://").to_owned()));
     }
+    // Whoever reads the greeting goes on reading it, so that nothing is ever written into a closed pipe.
+    tokio::spawn(async move { while let Ok(Some(_)) = greeting.next_line().await {} });
+    let [http, admin] = addresses.try_into().unwrap();
+    (process, http, admin)
 }
