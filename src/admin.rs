@@ -25,8 +25,10 @@ use crate::access::Access;
 use crate::admin::attempts::Attempts;
 use crate::admin::entry::Actor;
 use crate::admin::problem::AdminError;
-use crate::api::{Change, Changed, Explanation, FlagList, FlagStatus, InstanceList, Readiness, SecondList};
-use crate::flag::{FlagKey, Generation, Percentage};
+use crate::api::{
+    BetaEdit, BetaPage, Change, Changed, Explanation, FlagList, FlagStatus, InstanceList, Readiness, SecondList,
+};
+use crate::flag::{FlagKey, Generation, MAX_TARGETING_KEY_BYTES, Percentage};
 use crate::recorder::Recorder;
 use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
 
@@ -35,6 +37,10 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The longest reason, in characters: what fits into a table that people read.
 const MAX_REASON_CHARS: usize = 1000;
+
+/// How many users of a beta list are given without being asked for a number, and at most.
+const DEFAULT_USERS: usize = 100;
+const MAX_USERS: usize = 10_000;
 
 /// Names the person who asks, for the audit trail. Nothing proves it: it is heard only where no token is needed.
 pub const ACTOR_HEADER: &str = "x-tidegate-actor";
@@ -79,6 +85,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/flags/{key}", get(flag).patch(patch))
         .route("/api/v1/flags/{key}/explain", get(explain))
         .route("/api/v1/flags/{key}/seconds", get(seconds))
+        .route("/api/v1/flags/{key}/beta", get(beta))
         .route("/api/v1/flags/{key}/{action}", post(act))
         .route("/api/v1/instances", get(instances))
         .route("/api/v1/events", get(events::events))
@@ -132,6 +139,30 @@ async fn explain(
     explanation.map(Json).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
 }
 
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BetaQuery {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn beta(
+    State(state): Shared,
+    key: Result<Path<String>, PathRejection>,
+    query: Result<Query<BetaQuery>, QueryRejection>,
+) -> Result<Json<BetaPage>, AdminError> {
+    let (key, Query(BetaQuery { cursor, limit })) = (flag_key(&key?)?, query?);
+    let limit = limit.unwrap_or(DEFAULT_USERS);
+    if !(1..=MAX_USERS).contains(&limit) {
+        return Err(AdminError::Invalid(format!("`limit` is from 1 to {MAX_USERS}")));
+    }
+    match state.rollouts.beta_page(&key, cursor.as_deref(), limit) {
+        Some(Ok(page)) => Ok(Json(page)),
+        Some(Err(error)) => Err(AdminError::Invalid(error.to_string())),
+        None => Err(AdminError::UnknownFlag(key.to_string())),
+    }
+}
+
 /// Flags as flagd has them: those that `flag`, any number of times, names, or all.
 async fn export(
     State(state): Shared,
@@ -183,10 +214,19 @@ async fn patch(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, AdminError> {
     let change: Change = parse(&headers, &body?)?;
-    let Some(percentage) = change.percentage else {
-        return Err(AdminError::Invalid("`percentage` is missing; nothing else can be changed here".to_owned()));
+    let percentage = change.percentage.map(checked).transpose()?;
+    let command = match (percentage, change.beta) {
+        (Some(percentage), None) => Command::Set(percentage),
+        (percentage, Some(BetaEdit { add, remove })) => {
+            beta_users(&add, &remove)?;
+            Command::Beta { percentage, add, remove }
+        }
+        (None, None) => {
+            return Err(AdminError::Invalid(
+                "`percentage` and `beta` are missing; nothing else can be changed here".to_owned(),
+            ));
+        }
     };
-    let command = Command::Set(checked(percentage)?);
     make(&state, actor, &flag_key(&key?)?, command, change.reason, &headers).await
 }
 
@@ -201,6 +241,9 @@ async fn act(
     let body = body?;
     let change: Change = if body.is_empty() { Change::default() } else { parse(&headers, &body)? };
     let percentage = change.percentage.map(checked).transpose()?;
+    if change.beta.is_some() {
+        return Err(AdminError::Invalid(format!("`beta` means nothing to {action}; PATCH the flag")));
+    }
     let command = match (action.as_str(), percentage) {
         ("resume", percentage) => Command::Resume(percentage),
         ("pause" | "promote" | "rollback" | "skip" | "approve", Some(_)) => {
@@ -244,6 +287,26 @@ fn status(state: &AdminState, key: &FlagKey) -> Result<FlagStatus, AdminError> {
 /// A text that is no key names no flag: there is none by that name.
 fn flag_key(text: &str) -> Result<FlagKey, AdminError> {
     text.parse().map_err(|_| AdminError::UnknownFlag(text.to_owned()))
+}
+
+/// Refuses what can be no targeting key, and whoever is to be on the list and off it.
+fn beta_users(add: &[String], remove: &[String]) -> Result<(), AdminError> {
+    let refused = |message: String| Err(AdminError::Invalid(message));
+    if add.is_empty() && remove.is_empty() {
+        return refused("`beta` names nobody to add or to remove".to_owned());
+    }
+    for user in add.iter().chain(remove) {
+        if user.is_empty() || user.len() > MAX_TARGETING_KEY_BYTES {
+            return refused(format!("`beta`: a user is 1 to {MAX_TARGETING_KEY_BYTES} bytes long"));
+        }
+        if user.chars().any(char::is_control) {
+            return refused(format!("`beta`: {user:?} has control characters, which no user has"));
+        }
+    }
+    match remove.iter().find(|user| add.contains(user)) {
+        Some(user) => refused(format!("`beta` adds and removes {user:?}")),
+        None => Ok(()),
+    }
 }
 
 fn checked(percentage: f64) -> Result<Percentage, AdminError> {

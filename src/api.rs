@@ -21,8 +21,14 @@ pub struct FlagStatus {
     pub file_percentage: f64,
     /// The share that resuming goes back to, in percent; only while paused or rolled back.
     pub resume_percentage: Option<f64>,
-    /// How many targeting keys are on the beta list.
+    /// How many targeting keys are on the beta list, as it is changed at runtime.
     pub beta_users: usize,
+    /// How many were added at runtime.
+    #[serde(default)]
+    pub beta_added: usize,
+    /// How many were removed at runtime.
+    #[serde(default)]
+    pub beta_removed: usize,
     /// Who answers for the flag.
     pub owner: String,
     /// What the flag is for.
@@ -219,9 +225,63 @@ pub struct Change {
     /// The new percentage, 0 to 100 in steps of 0.001.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percentage: Option<f64>,
+    /// Who goes on the beta list, and who off it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta: Option<BetaEdit>,
     /// Why, for the audit trail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A request to change a beta list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BetaEdit {
+    /// Who is to be on it.
+    #[serde(default)]
+    pub add: Vec<String>,
+    /// Who is not.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// What an event changed in a beta list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BetaEvent {
+    /// How many users were added.
+    pub added: usize,
+    /// How many users were removed.
+    pub removed: usize,
+    /// The first of those who were added.
+    pub users_added: Vec<String>,
+    /// The first of those who were removed.
+    pub users_removed: Vec<String>,
+}
+
+/// A page of a beta list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BetaPage {
+    /// How many users are on the list, on all pages.
+    pub beta_users: usize,
+    /// Those on this page: first who was added at runtime, then who was removed, then the files' users.
+    pub users: Vec<BetaUser>,
+    /// What to ask for the page after this one by, if there is one.
+    pub next: Option<String>,
+}
+
+/// A user on a beta list, or taken off it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BetaUser {
+    /// The targeting key.
+    pub user: String,
+    /// `added` or `removed` at runtime, or in the `flag_file` or its `users_file`.
+    pub source: String,
+    /// Who changed it at runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When, in RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
 
 /// What an action did.
@@ -395,6 +455,9 @@ pub struct RolloutState {
     pub percentage: f64,
     /// What was being rolled out.
     pub release: String,
+    /// What the event changed in the beta list, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta: Option<BetaEvent>,
 }
 
 /// A page of the audit trail, newest first unless those after an event were asked for.

@@ -1,5 +1,6 @@
 //! The command line: what each command is called, takes and teaches.
 
+mod beta;
 mod check;
 mod client;
 mod compare;
@@ -70,6 +71,8 @@ enum Command {
     /// Move the canary to a percentage of users.
     #[command(after_help = "Steps of 0.001 are as fine as it gets. Example: tidegate set async-database 25")]
     Set(SetArgs),
+    /// Put users on a flag's beta list or take them off it, or show who is on it.
+    Beta(BetaArgs),
     /// Have nothing but people and the flag file move a rollout, until it is resumed. The canary is still judged.
     Pause(ActionArgs),
     /// Lift a pause or a rollback, at the percentage before it or at a lower one; or give a rollout back to its ramp.
@@ -208,7 +211,7 @@ struct ExplainArgs {
     #[arg(long)]
     user: Option<String>,
     /// A header of the request; may be given several times.
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
     header: Vec<String>,
     /// The request's method; without it GET.
     #[arg(long)]
@@ -281,6 +284,51 @@ struct SetArgs {
     percent: Percentage,
     #[command(flatten)]
     change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+struct BetaArgs {
+    #[command(subcommand)]
+    command: BetaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BetaCommand {
+    /// Put users on the list, whatever the files say, until they are removed.
+    #[command(after_help = "Example: tidegate beta add async-database carol dave --reason \"they asked\"")]
+    Add(BetaEditArgs),
+    /// Take users off the list, whatever the files say, until they are added.
+    Remove(BetaEditArgs),
+    /// Show who is on the list and who was taken off it, a page at a time.
+    List(BetaListArgs),
+}
+
+#[derive(Debug, Args)]
+struct BetaEditArgs {
+    /// The flag's key.
+    flag: FlagKey,
+    /// The users' targeting keys.
+    #[arg(required = true)]
+    user: Vec<String>,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+struct BetaListArgs {
+    /// The flag's key.
+    flag: FlagKey,
+    /// How many users a page has.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
+    limit: usize,
+    /// Where the page begins: what the page before gave.
+    #[arg(long)]
+    cursor: Option<String>,
+    /// Go through all pages.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 #[derive(Debug, Args)]
@@ -532,6 +580,12 @@ fn requests_per_second(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "a number above 0, up to a million".to_owned())
 }
 
+/// A header of a request that is asked about.
+fn header(text: &str) -> Result<String, &'static str> {
+    let name = text.split_once([':', '=']).map(|(name, _)| name.trim());
+    name.filter(|name| !name.is_empty()).map(|_| text.to_owned()).ok_or("write it like x-app-version=2.3.1")
+}
+
 /// The URL of an admin API.
 fn url(text: &str) -> Result<String, &'static str> {
     let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
@@ -562,6 +616,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Simulate(args) => simulate::simulate(&args),
         Command::History(args) => show::history(&Client::new(&args.admin), &args),
         Command::Set(args) => show::set(&args),
+        Command::Beta(args) => beta::beta(&args),
         Command::Pause(args) => show::act("pause", &args.flag, None, &args.change),
         Command::Resume(args) => show::act("resume", &args.flag, args.percentage, &args.change),
         Command::Approve(args) => show::act("approve", &args.flag, None, &args.change),

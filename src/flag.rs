@@ -16,7 +16,9 @@ mod rule;
 mod set;
 mod version;
 
-pub use beta::{BetaList, KeyLines, Listing, TooLarge};
+pub use beta::{
+    BetaChange, BetaChangeKind, BetaChanged, BetaChanges, BetaList, KeyLines, Listing, TooLarge, TooManyChanges,
+};
 pub use bucket::{BUCKETS, Bucket, Bucketer, HashVersion, UnknownHash};
 pub use context::{Attributes, EvaluationContext, MAX_TARGETING_KEY_BYTES, Moment, NoRequest, cookie_in};
 pub use evaluate::{Arm, Derivation, Evaluation, Layer, Reason, Step, evaluate, explain};

@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 use crate::api::Problem;
 use crate::clock;
 use crate::downstream::{Limits, Refusal};
-use crate::flag::{Arm, Evaluation, EvaluationContext, Moment, Reason, evaluate};
+use crate::flag::{Arm, Evaluation, EvaluationContext, MAX_TARGETING_KEY_BYTES, Moment, Reason, evaluate};
 use crate::outcome::{Failure, Trouble, classify};
 use crate::proxy::attributes::ProxiedRequest;
 use crate::proxy::context::{Context, Decision};
@@ -143,6 +143,9 @@ impl Gateway {
                         },
                     };
                     let evaluation = evaluate(&entry.flag, &entry.rollout, &asked);
+                    if identified.key().is_some_and(|key| key.len() > MAX_TARGETING_KEY_BYTES) {
+                        entry.attached.note_long_key();
+                    }
                     let drawn = evaluation.reason == Reason::Percentage;
                     let party = Party { unit: identified.key().map(unit), drawn };
                     context.new_anonymous = identified.into_new_cookie();

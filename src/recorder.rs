@@ -91,6 +91,8 @@ pub struct Ledger {
     samples: Samples,
     failures: FailureClasses,
     waits: Waits,
+    /// The recorder's own count.
+    long_keys: Arc<AtomicU64>,
 }
 
 impl Ledger {
@@ -163,6 +165,12 @@ impl Ledger {
     #[must_use]
     pub fn failures(&self) -> FailureClasses {
         self.failures
+    }
+
+    /// Notes a request whose targeting key was too long, so that it counted as none.
+    pub fn note_long_key(&self) {
+        // Relaxed: see `Account::charge`.
+        self.long_keys.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The ids of the canary's latest failures, at most [`MAX_SAMPLES`], oldest first.
@@ -349,6 +357,8 @@ pub type Served = (FlagKey, BackendName);
 pub struct Recorder {
     shards: usize,
     books: Mutex<Books>,
+    /// Requests whose targeting key was too long.
+    long_keys: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -363,7 +373,7 @@ impl Recorder {
     #[must_use]
     pub fn new() -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        Self { shards: processors.min(MAX_SHARDS), books: Mutex::default() }
+        Self { shards: processors.min(MAX_SHARDS), books: Mutex::default(), long_keys: Arc::default() }
     }
 
     /// A new ledger for another generation of `flag`, in which `failures` are failures.
@@ -376,11 +386,19 @@ impl Recorder {
             samples: Samples::default(),
             failures,
             waits: Waits::new(self.shards),
+            long_keys: Arc::clone(&self.long_keys),
         });
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         books.close_abandoned();
         books.open.push(Arc::clone(&ledger));
         ledger
+    }
+
+    /// How many requests had a targeting key that was too long.
+    #[must_use]
+    pub fn long_keys(&self) -> u64 {
+        // Relaxed: see `Account::charge`.
+        self.long_keys.load(Ordering::Relaxed)
     }
 
     /// Everything that was ever charged, by flag and variant.

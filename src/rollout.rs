@@ -5,6 +5,7 @@
 //! stored as soon as the store lets us: a store that is down can delay a record, never a rollback.
 
 mod asked;
+mod beta;
 mod book;
 mod command;
 mod explanation;
@@ -30,11 +31,13 @@ use crate::diagnostic::Diagnostic;
 use crate::flag::{Arm, FlagKey, Generation, Phase, Rollout};
 use crate::flag_file::{Definition, set_version};
 use crate::recorder::{RecordedFlag, RecordedFlagSet, RecordedFlagStore, Recorder};
+use crate::rollout::beta::beta_event;
 use crate::rollout::book::{Book, Live, basis};
 use crate::rollout::ramp::stay;
 use crate::store::{Record, Store, StoreError, StoredRollout, state_of};
 
 pub use crate::rollout::asked::{AskedError, AskedRequest};
+pub use crate::rollout::beta::CursorError;
 pub use crate::rollout::book::{Counters, ReloadResult};
 pub use crate::rollout::command::{ChangeError, Command, Request, Saved};
 pub use crate::rollout::explanation::explanation;
@@ -274,23 +277,33 @@ impl Rollouts {
         let entry = looked_at(set.get(key), key, request)?;
         let Some(live) = book.live.get(key) else { return Err(ChangeError::UnknownFlag(key.clone())) };
         let (before, ramp) = (&live.progress.standing(&entry.rollout), entry.flag.ramp.as_ref());
-        let after = match request.command {
-            Command::Set(percentage) => before.set(percentage)?,
+        let at = now_text();
+        let mut beta = None;
+        let after = match &request.command {
+            Command::Set(percentage) => before.set(*percentage)?,
+            Command::Beta { percentage, add, remove } => {
+                let moved = percentage.map_or_else(|| Ok(before.clone()), |percentage| before.set(percentage))?;
+                let (after, changed) = moved.change_beta(&entry.flag, add, remove, &request.actor, &at)?;
+                beta = Some(beta_event(&changed));
+                after
+            }
             Command::Pause => before.pause()?,
-            Command::Resume(percentage) => before.resume(percentage, ramp)?,
+            Command::Resume(percentage) => before.resume(*percentage, ramp)?,
             Command::Promote => before.promote()?,
             Command::Skip => before.skip(ramp)?,
             Command::Approve => before.approve(ramp, stay(live))?,
             Command::RollBack => before.roll_back(),
-            Command::Follow(action) => before.follow(action),
+            Command::Follow(action) => before.follow(*action),
         };
         if after.generation == before.generation {
             return Ok(None);
         }
+        let rollback = live.rollback.clone().filter(|_| after.phase == Phase::RolledBack);
         book.reserved = Some((key.clone(), after.generation));
-        let after = StoredRollout { flag: key.clone(), rollout: after, rollback: None };
+        let after = StoredRollout { flag: key.clone(), rollout: after, rollback };
         let Request { command, actor, reason, .. } = request;
-        Ok(Some(record(after, Some(before), command.action().to_owned(), actor, reason.clone())))
+        let record = record(after, Some(before), command.action().to_owned(), actor, reason.clone());
+        Ok(Some(Record { beta, at, ..record }))
     }
 
     /// Gives the state in force a newer generation than the change that may or may not have been stored, and queues it.
@@ -420,7 +433,8 @@ fn record(
     reason: Option<String>,
 ) -> Record {
     let base = before.map(|before| before.generation);
-    Record { after, before: before.map(state_of), base, at: now_text(), action, actor: actor.to_owned(), reason }
+    let before = before.map(state_of);
+    Record { after, before, base, at: now_text(), action, actor: actor.to_owned(), reason, beta: None }
 }
 
 /// The time in RFC 3339, to the millisecond.

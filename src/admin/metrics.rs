@@ -33,6 +33,7 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
     registry.register_collector(Box::new(Snapshot {
         flags: state.rollouts.flags(),
         totals: state.recorder.totals().into_iter().collect(),
+        long_keys: state.recorder.long_keys(),
         counters: state.rollouts.counters(),
         problems: state.rollouts.problems().len(),
     }));
@@ -48,6 +49,7 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
 struct Snapshot {
     flags: Vec<FlagStatus>,
     totals: Vec<(Served, Tally)>,
+    long_keys: u64,
     counters: Counters,
     problems: usize,
 }
@@ -149,6 +151,10 @@ impl Snapshot {
         for (result, count) in &self.counters.reloads {
             ConstCounter::new(*count).encode(family.encode_family(&[("result", result.as_str())])?)?;
         }
+
+        let help = "Requests whose targeting key was longer than 4096 bytes, so that it counted as none";
+        let metric = encoder.encode_descriptor("tidegate_long_targeting_keys", help, None, MetricType::Counter)?;
+        ConstCounter::new(self.long_keys).encode(metric)?;
 
         let age = clock::now().duration_since(self.counters.flags_since).as_secs_f64();
         let (help, unit) = ("For how long the flag files' set has been in force", Some(&Unit::Seconds));

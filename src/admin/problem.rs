@@ -82,7 +82,9 @@ impl AdminError {
             Self::OtherSite => (StatusCode::FORBIDDEN, "other-site", "Refused"),
             Self::Body(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported media type"),
-            Self::Change(ChangeError::Refused(_)) => (StatusCode::CONFLICT, "refused", "Change refused"),
+            Self::Change(ChangeError::Refused(_) | ChangeError::TooManyChanges(_)) => {
+                (StatusCode::CONFLICT, "refused", "Change refused")
+            }
             Self::Change(ChangeError::Stale { .. } | ChangeError::Overtaken) => {
                 (StatusCode::PRECONDITION_FAILED, "stale", "Changed meanwhile")
             }

@@ -12,8 +12,8 @@ use ureq::{Agent, Body, SendBody};
 
 use crate::admin::ACTOR_HEADER;
 use crate::api::{
-    ChainReport, Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport, InstanceList, Problem,
-    Readiness, SecondList,
+    BetaEdit, BetaPage, ChainReport, Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport,
+    InstanceList, Problem, Readiness, SecondList,
 };
 use crate::cli::AdminArgs;
 use crate::flag::{FlagKey, Percentage};
@@ -111,7 +111,27 @@ impl Client {
         reason: Option<&str>,
         actor: Option<&str>,
     ) -> anyhow::Result<Changed> {
-        let change = Change { percentage: Some(percentage.as_percent()), reason: reason.map(str::to_owned) };
+        let percentage = Some(percentage.as_percent());
+        self.patch(key, Change { percentage, reason: reason.map(str::to_owned), ..Change::default() }, actor)
+    }
+
+    pub(crate) fn edit_beta(
+        &self,
+        key: &FlagKey,
+        edit: BetaEdit,
+        reason: Option<&str>,
+        actor: Option<&str>,
+    ) -> anyhow::Result<Changed> {
+        let change = Change { beta: Some(edit), reason: reason.map(str::to_owned), ..Change::default() };
+        self.patch(key, change, actor)
+    }
+
+    pub(crate) fn beta(&self, key: &FlagKey, cursor: Option<&str>, limit: usize) -> anyhow::Result<BetaPage> {
+        let request = self.agent.get(self.url(&format!("/api/v1/flags/{key}/beta"))).query("limit", limit.to_string());
+        self.answer(cursor.into_iter().fold(request, |request, cursor| request.query("cursor", cursor)).call())
+    }
+
+    fn patch(&self, key: &FlagKey, change: Change, actor: Option<&str>) -> anyhow::Result<Changed> {
         let request = self.agent.patch(self.url(&format!("/api/v1/flags/{key}")));
         self.answer(request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(change))
     }
@@ -124,7 +144,8 @@ impl Client {
         reason: Option<&str>,
         actor: Option<&str>,
     ) -> anyhow::Result<Changed> {
-        let change = Change { percentage: percentage.map(Percentage::as_percent), reason: reason.map(str::to_owned) };
+        let percentage = percentage.map(Percentage::as_percent);
+        let change = Change { percentage, reason: reason.map(str::to_owned), ..Change::default() };
         let request = self.agent.post(self.url(&format!("/api/v1/flags/{key}/{action}")));
         self.answer(request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(change))
     }

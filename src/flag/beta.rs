@@ -1,12 +1,15 @@
 //! The beta list: targeting keys that are on canary whatever the percentage.
 
+mod changes;
 mod lines;
 
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use hashbrown::HashSet;
 
 use crate::flag::SetVersion;
 
+pub use crate::flag::beta::changes::{BetaChange, BetaChangeKind, BetaChanged, BetaChanges, TooManyChanges};
 pub use crate::flag::beta::lines::{KeyLines, TooLarge};
 
 /// A set of targeting keys: some listed in the flag file, the rest in a file of their own. Cloning is cheap.
@@ -50,10 +53,23 @@ impl BetaList {
 
     /// Every key on the list, each once.
     pub fn users(&self) -> impl Iterator<Item = &str> {
-        let mut listed: Vec<_> = self.listed.iter().map(|key| &**key).collect();
-        listed.sort_unstable();
+        let listed = self.listed();
         let file = self.file.iter().flat_map(|file| file.keys());
         listed.into_iter().chain(file.filter(|key| !self.listed.contains(*key)))
+    }
+
+    /// The keys in the flag file, in order.
+    #[must_use]
+    pub fn listed(&self) -> Vec<&str> {
+        let mut listed: Vec<_> = self.listed.iter().map(|key| &**key).collect();
+        listed.sort_unstable();
+        listed
+    }
+
+    /// The keys in the file beside it.
+    #[must_use]
+    pub fn file(&self) -> Option<&KeyLines> {
+        self.file.as_deref()
     }
 
     /// The version of the file that keys are from, if they are from one.

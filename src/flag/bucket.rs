@@ -215,6 +215,8 @@ impl Murmur3 {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -269,11 +271,18 @@ mod tests {
 
     #[test]
     fn the_share_is_within_sampling_error() {
-        let keys = 200_000_u32;
+        let keys = 1_000_000_u32;
         let bucketer = Bucketer::new(HashVersion::FlagdV2, "async-database");
-        for percent in [0.1, 1.0, 10.0, 50.0, 99.0] {
+        let mut key = String::new();
+        let bucket = |number: u32| {
+            key.clear();
+            write!(key, "user-{number}").unwrap();
+            bucketer.bucket(&key)
+        };
+        let buckets: Vec<_> = (0..keys).map(bucket).collect();
+        for percent in [0.001, 1.0, 10.0, 50.0, 99.999] {
             let percentage = Percentage::from_percent(percent).unwrap();
-            let owned = (0..keys).filter(|key| percentage.owns(bucketer.bucket(&format!("user-{key}")))).count();
+            let owned = buckets.iter().filter(|bucket| percentage.owns(**bucket)).count();
             let p = percent / 100.0;
             let sigma = (f64::from(keys) * p * (1.0 - p)).sqrt();
             let off = (owned as f64 - f64::from(keys) * p).abs();

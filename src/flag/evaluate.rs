@@ -129,7 +129,7 @@ pub fn evaluate(flag: &Flag, rollout: &Rollout, context: &EvaluationContext<'_>)
     let context = context.usable();
     enabled(flag)
         .or_else(|| latch(rollout))
-        .or_else(|| beta(flag, &context))
+        .or_else(|| beta(flag, rollout, &context))
         .or_else(|| rules(flag, &context))
         .unwrap_or_else(|| percentage(flag, rollout, &context))
 }
@@ -142,7 +142,7 @@ pub fn explain(flag: &Flag, rollout: &Rollout, context: &EvaluationContext<'_>) 
     let asked = [
         (Layer::Enabled, enabled(flag)),
         (Layer::Latch, latch(rollout)),
-        (Layer::Beta, beta(flag, &context)),
+        (Layer::Beta, beta(flag, rollout, &context)),
         (Layer::Rules, rules(flag, &context)),
         (Layer::Percentage, Some(last)),
     ];
@@ -169,8 +169,8 @@ fn latch(rollout: &Rollout) -> Option<Evaluation> {
     (rollout.phase == Phase::RolledBack).then_some(Evaluation { arm: Arm::Stable, reason: Reason::RolledBack })
 }
 
-fn beta(flag: &Flag, context: &EvaluationContext<'_>) -> Option<Evaluation> {
-    let listed = context.targeting_key.is_some_and(|key| flag.beta.contains(key));
+fn beta(flag: &Flag, rollout: &Rollout, context: &EvaluationContext<'_>) -> Option<Evaluation> {
+    let listed = context.targeting_key.is_some_and(|key| rollout.beta.contains(&flag.beta, key));
     listed.then_some(Evaluation { arm: Arm::Canary, reason: Reason::Beta })
 }
 

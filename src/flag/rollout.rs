@@ -10,6 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::flag::Flag;
+use crate::flag::beta::BetaChanges;
 use crate::flag::percentage::Percentage;
 use crate::flag::ramp::Ramp;
 
@@ -104,6 +105,8 @@ pub struct Rollout {
     pub enabled: bool,
     /// Where the ramp stands, if the file had one when it was last looked at.
     pub ramp: Option<RampState>,
+    /// What people changed in the beta list, over what the files say. It outlives releases.
+    pub beta: BetaChanges,
 }
 
 /// How a rollout stands to its ramp. Which step it is on follows from its percentage.
@@ -140,6 +143,7 @@ impl Rollout {
             file_percentage: flag.percentage,
             enabled: flag.enabled,
             ramp: ramp.map(|_| RampState::RUNNING),
+            beta: BetaChanges::default(),
         }
     }
 

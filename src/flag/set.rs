@@ -1,7 +1,8 @@
 //! The set of flags that one moment's decisions are made on.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::flag::{Flag, FlagKey, Rollout, SetVersion};
 

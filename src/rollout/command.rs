@@ -1,14 +1,23 @@
 //! What people may ask of a rollout, and the answers they get.
 
-use crate::flag::{FlagKey, Generation, Onward, Percentage, RampAction, Refusal};
+use crate::flag::{FlagKey, Generation, Onward, Percentage, RampAction, Refusal, TooManyChanges};
 use crate::rollout::ROLLBACK;
 use crate::store::StoreError;
 
 /// What a person, or its ramp, may ask of a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Move the canary to a percentage.
     Set(Percentage),
+    /// Change the beta list, and move the canary too if a percentage is named.
+    Beta {
+        /// Where to move the canary.
+        percentage: Option<Percentage>,
+        /// Who is to be on the list.
+        add: Vec<String>,
+        /// Who is not.
+        remove: Vec<String>,
+    },
     /// Hold it where it is.
     Pause,
     /// Lift a pause or a latch, at the percentage before or a lower one.
@@ -26,9 +35,11 @@ pub enum Command {
 }
 
 impl Command {
-    pub(crate) fn action(self) -> &'static str {
+    pub(crate) fn action(&self) -> &'static str {
         match self {
             Self::Set(_) => "set",
+            Self::Beta { percentage: None, .. } => "beta",
+            Self::Beta { percentage: Some(_), .. } => "set, beta",
             Self::Pause => "pause",
             Self::Resume(_) => "resume",
             Self::Promote => "promote",
@@ -73,6 +84,9 @@ pub enum ChangeError {
     /// The rollout is not in a state for it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The flag holds no more changes of its beta list.
+    #[error(transparent)]
+    TooManyChanges(#[from] TooManyChanges),
     /// The rollout has changed since the asker looked.
     #[error("the rollout is at generation {actual} by now, not at {expected}; look again, then decide")]
     Stale {

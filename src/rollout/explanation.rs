@@ -2,8 +2,8 @@
 
 use crate::api::{ConditionFinding, Explanation, ExplanationStep, RuleFinding};
 use crate::flag::{
-    Arm, Bucket, ConditionTrace, Derivation, EvaluationContext, Flag, Layer, Listing, Percentage, Phase, Rollout,
-    RuleTrace, Step, explain,
+    Arm, BetaChange, BetaChangeKind, Bucket, ConditionTrace, Derivation, EvaluationContext, Flag, Layer, Listing,
+    Percentage, Phase, Rollout, RuleTrace, Step, explain,
 };
 use crate::flag_file::{Definition, Lines};
 
@@ -90,6 +90,13 @@ impl Asked<'_> {
     fn beta(&self) -> (String, Option<usize>) {
         let Lines { users, users_file, .. } = self.definition.lines;
         let Some(key) = self.key else { return ("nobody to look for on the beta list".to_owned(), None) };
+        if let Some(BetaChange { kind, by, at }) = self.rollout.beta.get(key) {
+            let done = match kind {
+                BetaChangeKind::Added => "is on the beta list: added",
+                BetaChangeKind::Removed => "is not on the beta list: removed",
+            };
+            return (format!("`{key}` {done} by {by} at {at}"), None);
+        }
         match self.flag.beta.find(key) {
             Some(Listing::FlagFile) => (format!("`{key}` is on the beta list"), users),
             Some(Listing::UsersFile(line)) => {

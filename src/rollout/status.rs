@@ -3,14 +3,15 @@
 use tokio::sync::watch;
 
 use crate::api::{
-    ArmStatus, Arms, ChainReport, Event, Evidence, Explanation, FlagStatus, FlagdExport, NotExported, Second,
+    ArmStatus, Arms, BetaPage, ChainReport, Event, Evidence, Explanation, FlagStatus, FlagdExport, NotExported, Second,
 };
 use crate::clock;
-use crate::flag::{Arm, Flag, FlagKey, Moment, Phase, Rollout, SetVersion};
+use crate::flag::{Arm, BetaChangeKind, Flag, FlagKey, Moment, Phase, Rollout, SetVersion};
 use crate::flag_file::{Exported, Unsaid, export};
 use crate::judge::{Check, Counts, Verdict};
 use crate::recorder::RecordedFlag;
 use crate::rollout::asked::AskedRequest;
+use crate::rollout::beta::{CursorError, page};
 use crate::rollout::book::Live;
 use crate::rollout::explanation::explanation;
 use crate::rollout::ramp::ramp_status;
@@ -47,6 +48,22 @@ impl Rollouts {
         let (entry, live) = (set.get(key)?, book.live.get(key)?);
         let now = Moment::from_unix_millis(clock::wall().as_millisecond());
         Some(explanation(&entry.flag, &entry.rollout, &live.definition, &asked.context(now)))
+    }
+
+    /// A page of a flag's beta list, of at most `limit` users, if there is such a flag.
+    ///
+    /// # Errors
+    ///
+    /// If `cursor` leads nowhere.
+    pub fn beta_page(
+        &self,
+        key: &FlagKey,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Option<Result<BetaPage, CursorError>> {
+        let set = self.flags.load();
+        let entry = set.get(key)?;
+        Some(page(&entry.flag, &entry.rollout, cursor, limit))
     }
 
     /// The flags `keys`, or all if it names none, as flagd has them.
@@ -145,7 +162,9 @@ fn flag_status(entry: &RecordedFlag, live: Option<&Live>) -> FlagStatus {
         percentage: rollout.in_force().as_percent(),
         file_percentage: flag.percentage.as_percent(),
         resume_percentage: held.then(|| rollout.percentage.as_percent()),
-        beta_users: flag.beta.len(),
+        beta_users: rollout.beta.len_over(&flag.beta),
+        beta_added: rollout.beta.count(BetaChangeKind::Added),
+        beta_removed: rollout.beta.count(BetaChangeKind::Removed),
         owner: flag.owner.clone(),
         description: flag.description.clone(),
         arms: Arms { stable: arm_status(entry, Arm::Stable), canary: arm_status(entry, Arm::Canary) },

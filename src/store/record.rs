@@ -1,6 +1,6 @@
 //! What is kept, as the rest of Tidegate sees it.
 
-use crate::api::{Rollback, RolloutState};
+use crate::api::{BetaEvent, Rollback, RolloutState};
 use crate::flag::{FlagKey, Generation, Rollout};
 
 /// A rollout as it is kept.
@@ -42,6 +42,8 @@ pub struct Record {
     pub actor: String,
     /// Why.
     pub reason: Option<String>,
+    /// What was changed in the beta list, if anything was.
+    pub beta: Option<BetaEvent>,
 }
 
 /// A rollout's state as the audit trail shows it.
@@ -51,5 +53,6 @@ pub fn state_of(rollout: &Rollout) -> RolloutState {
         phase: rollout.phase_name().to_owned(),
         percentage: rollout.in_force().as_percent(),
         release: rollout.release.clone(),
+        beta: None,
     }
 }

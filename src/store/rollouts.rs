@@ -1,6 +1,11 @@
 //! The rollouts, each with the events that tell how it came to be so.
 
-use crate::flag::{FlagKey, Generation, Percentage, Phase, RampState, Rollout};
+use serde::{Deserialize, Serialize};
+
+use crate::api::RolloutState;
+use crate::flag::{
+    BetaChange, BetaChangeKind, BetaChanges, FlagKey, Generation, Percentage, Phase, RampState, Rollout,
+};
 use crate::store::chain::{self, Link};
 use crate::store::database::{Connection, Row};
 use crate::store::fleet;
@@ -65,14 +70,16 @@ async fn save(connection: &mut Connection, record: &Record, [base, own]: [i64; 2
     let flag = flag.as_str();
     let generation = number(rollout.generation);
     let rollback = rollback.as_ref().map(json);
+    let beta = beta_text(&rollout.beta);
     let kept = connection
         .execute(
-            "INSERT INTO rollouts (flag, generation, release, phase, percentage, file_percentage, enabled, rollback, ramp) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+            "INSERT INTO rollouts (flag, generation, release, phase, percentage, file_percentage, enabled, rollback, ramp, beta) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
              ON CONFLICT (flag) DO UPDATE SET generation = excluded.generation, release = excluded.release, \
              phase = excluded.phase, percentage = excluded.percentage, file_percentage = excluded.file_percentage, \
-             enabled = excluded.enabled, rollback = excluded.rollback, ramp = excluded.ramp \
-             WHERE excluded.generation > rollouts.generation AND ($10 = -1 OR rollouts.generation IN ($10, $11))",
+             enabled = excluded.enabled, rollback = excluded.rollback, ramp = excluded.ramp, \
+             beta = excluded.beta \
+             WHERE excluded.generation > rollouts.generation AND ($11 = -1 OR rollouts.generation IN ($11, $12))",
             &[
                 flag.into(),
                 generation.into(),
@@ -83,20 +90,21 @@ async fn save(connection: &mut Connection, record: &Record, [base, own]: [i64; 2
                 rollout.enabled.into(),
                 (&rollback).into(),
                 (&rollout.ramp.map(ramp::text)).into(),
+                (&beta).into(),
                 base.into(),
                 own.into(),
             ],
         )
         .await?;
     let Record { before, at, action, actor, reason, .. } = record;
+    let new = json(&RolloutState { beta: record.beta.clone(), ..state_of(rollout) });
     if kept == 0 {
         let same = "SELECT id FROM events \
                     WHERE flag = $1 AND generation = $2 AND at = $3 AND action = $4 AND actor = $5 AND new = $6";
-        let new = json(&state_of(rollout));
         let values = [flag.into(), generation.into(), at.into(), action.into(), actor.into(), (&new).into()];
         return Ok(!connection.fetch(same, &values).await?.is_empty());
     }
-    let (old, new) = (before.as_ref().map(json), json(&state_of(rollout)));
+    let old = before.as_ref().map(json);
     let (id, previous) = chain::next(connection).await?;
     let (reason, old, rollback) = (reason.as_deref(), old.as_deref(), rollback.as_deref());
     let link = Link { id, at, flag, generation, action, actor, reason, old, new: &new, rollback };
@@ -124,6 +132,34 @@ async fn save(connection: &mut Connection, record: &Record, [base, own]: [i64; 2
     Ok(true)
 }
 
+/// A change of the beta list as it is kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredBetaChange {
+    user: String,
+    added: bool,
+    by: String,
+    at: String,
+}
+
+fn beta_text(changes: &BetaChanges) -> Option<String> {
+    let kept = |(user, change): (&str, &BetaChange)| {
+        let BetaChange { kind, by, at } = change.clone();
+        StoredBetaChange { user: user.to_owned(), added: kind == BetaChangeKind::Added, by, at }
+    };
+    let mut kept: Vec<_> = changes.iter().map(kept).collect();
+    kept.sort_by(|a, b| a.user.cmp(&b.user));
+    (!kept.is_empty()).then(|| json(&kept))
+}
+
+fn beta_changes(text: Option<&str>) -> Result<BetaChanges, serde_json::Error> {
+    let kept: Vec<StoredBetaChange> = parse_json(text)?.unwrap_or_default();
+    let change = |StoredBetaChange { user, added, by, at }| {
+        let kind = if added { BetaChangeKind::Added } else { BetaChangeKind::Removed };
+        (user.into_boxed_str(), BetaChange { kind, by, at })
+    };
+    Ok(kept.into_iter().map(change).collect())
+}
+
 pub(crate) fn stored_rollout(row: &Row) -> Result<StoredRollout, StoreError> {
     let flag: String = row.get("flag")?;
     let damaged = |what| StoreError::Damaged { flag: flag.clone(), what };
@@ -142,6 +178,7 @@ pub(crate) fn stored_rollout(row: &Row) -> Result<StoredRollout, StoreError> {
             file_percentage: percentage("file_percentage")?,
             enabled: row.get("enabled")?,
             ramp: ramp::read(row.get("ramp")?).map_err(|_| damaged("ramp"))?,
+            beta: beta_changes(row.get::<Option<String>>("beta")?.as_deref()).map_err(|_| damaged("beta"))?,
         },
         rollback: parse_json(rollback.as_deref()).map_err(|_| damaged("rollback"))?,
     })

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use crate::harness::{Gateway, Site, eventually, flag_text, pair, read_to_end, stderr};
+use crate::harness::{FLAG, Gateway, Site, eventually, flag_text, pair, read_to_end, stderr};
 use crate::upstream::Upstream;
 
 /// The variant of each of `users` users.
@@ -303,4 +303,40 @@ async fn the_version_of_the_set_follows_the_files_and_nothing_else() {
     fs::write(site.flag_file(), flag_text(10.0)).unwrap();
     eventually("the first files are in force", || async { version().await == first }).await;
     assert_eq!(gateway.admin_json("/api/v1/flags").await["flag_set_version"], first);
+}
+
+#[tokio::test]
+async fn every_decision_is_logged_with_the_version_of_the_files_that_made_it() {
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address());
+    let gateway = site.start_with(&["--log", "debug"]).await;
+    let version = async || gateway.admin_json("/ready").await["flag_set_version"].as_str().unwrap().to_owned();
+    let logged = || -> Vec<String> {
+        let lines: Vec<serde_json::Value> =
+            site.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let decisions = lines.iter().filter(|line| line["fields"]["feature_flag.key"] == FLAG);
+        decisions.filter_map(|line| line["fields"]["feature_flag.version"].as_str().map(str::to_owned)).collect()
+    };
+    let first = version().await;
+    gateway.variant("alice").await;
+    gateway.variant("carol").await;
+    eventually("both decisions are logged", || async { logged() == [first.clone(), first.clone()] }).await;
+    fs::write(site.flag_file(), flag_text(50.0)).unwrap();
+    at_percentage(&gateway, 50.0).await;
+    let second = version().await;
+    assert_ne!(first, second);
+    gateway.variant("alice").await;
+    eventually("the next one has another version", || async { logged().last() == Some(&second) }).await;
+    assert!(!site.log().contains("alice"), "a targeting key is in no log line");
+}
+
+#[tokio::test]
+async fn a_targeting_key_that_is_too_long_is_none_and_is_counted() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    fs::write(site.flag_file(), flag_text(99.999)).unwrap();
+    at_percentage(&gateway, 99.999).await;
+    assert_eq!(gateway.variant(&"k".repeat(4096)).await, "async");
+    assert_eq!(gateway.metric("tidegate_long_targeting_keys_total").await, 0.0);
+    assert_eq!(gateway.variant(&"k".repeat(4097)).await, "sync", "NO_KEY");
+    assert_eq!(gateway.metric("tidegate_long_targeting_keys_total").await, 1.0);
 }

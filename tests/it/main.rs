@@ -17,6 +17,7 @@ macro_rules! on_both {
 mod admin;
 mod audit;
 mod backend;
+mod beta;
 mod cli;
 mod compare;
 mod flagd;

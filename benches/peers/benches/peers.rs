@@ -54,6 +54,7 @@ fn ours(key: &str, beta: &BetaList) -> Flag {
         bucketer: Bucketer::new(HashVersion::FlagdV2, key),
         beta: beta.clone(),
         rules: Rules::default(),
+        ramp: None,
     }
 }
 

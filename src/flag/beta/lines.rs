@@ -14,7 +14,10 @@ use hashbrown::hash_table::Entry;
 use crate::flag::SetVersion;
 use crate::flag::bucket::fingerprint;
 
-/// The keys in a text: one a line, without the white space around it; empty lines are none.
+/// What a line begins with that is for people.
+const COMMENT: char = '#';
+
+/// The keys in a text: one a line, without the white space around it. Empty lines and those that begin with `#` are none.
 pub struct KeyLines {
     text: Box<str>,
     version: SetVersion,
@@ -43,7 +46,7 @@ impl KeyLines {
             let begins = line_begins + (line.len() - line.trim_start().len());
             line_begins += line.len();
             let key = line.trim();
-            if key.is_empty() {
+            if key.is_empty() || key.starts_with(COMMENT) {
                 continue;
             }
             let begins = u32::try_from(begins).map_err(|_| TooLarge)?;
@@ -182,12 +185,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_a_plain_set_holds(text in "[ab \n\r\u{e4}]{0,60}", asked in "[ab \u{e4}]{0,3}") {
-            let plain: HashSet<&str> = text.split('\n').map(str::trim).filter(|key| !key.is_empty()).collect();
+        fn it_holds_what_a_plain_set_holds(text in "[ab# \n\r\u{e4}]{0,60}", asked in "[ab \u{e4}]{0,3}") {
+            let plain: HashSet<&str> =
+                text.split('\n').map(str::trim).filter(|key| !key.is_empty() && !key.starts_with('#')).collect();
             let keys = KeyLines::new(text.clone()).unwrap();
             prop_assert_eq!(keys.len(), plain.len());
             prop_assert_eq!(keys.contains(&asked), plain.contains(asked.as_str()));
             prop_assert!(plain.iter().all(|key| keys.contains(key)));
+            prop_assert_eq!(keys.keys().collect::<HashSet<_>>(), plain);
+            prop_assert_eq!(keys.keys().count(), keys.len());
         }
     }
 }

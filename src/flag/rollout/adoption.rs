@@ -47,7 +47,8 @@ impl Rollout {
     #[must_use]
     pub fn adopt(&self, flag: &Flag, previous: Option<&Flag>) -> (Self, Vec<Adoption>) {
         if flag.release != self.release {
-            return (Self::begin(flag, self.generation.next()), vec![Adoption::Release]);
+            let begun = Self { beta: self.beta.clone(), ..Self::begin(flag, self.generation.next()) };
+            return (begun, vec![Adoption::Release]);
         }
         let mut next = self.clone();
         let mut adoptions = Vec::new();

@@ -1,5 +1,7 @@
 //! What people and the ramp do to a rollout.
 
+use crate::flag::Flag;
+use crate::flag::beta::{BetaChanged, TooManyChanges};
 use crate::flag::percentage::Percentage;
 use crate::flag::ramp::{Onward, Ramp, RampAction, Stay, Wait};
 use crate::flag::rollout::{Phase, RampState, Rollout};
@@ -41,6 +43,24 @@ impl Rollout {
             Phase::Paused => Phase::Paused,
         };
         Ok(self.changed(phase, percentage, RampState::LEFT))
+    }
+
+    /// Puts the users `add` on the beta list of `flag`, and takes the users `remove` off it, in every phase.
+    ///
+    /// # Errors
+    ///
+    /// If there would be too many changes.
+    pub fn change_beta(
+        &self,
+        flag: &Flag,
+        add: &[String],
+        remove: &[String],
+        by: &str,
+        at: &str,
+    ) -> Result<(Self, BetaChanged), TooManyChanges> {
+        let (beta, changed) = self.beta.with(&flag.beta, add, remove, by, at)?;
+        let generation = if beta == self.beta { self.generation } else { self.generation.next() };
+        Ok((Self { generation, beta, ..self.clone() }, changed))
     }
 
     /// Holds the rollout where it is.

@@ -1,7 +1,8 @@
 //! What can be asked of a text.
 
-use std::collections::HashSet;
 use std::fmt;
+
+use hashbrown::HashSet;
 
 use crate::flag::rule::pattern::Pattern;
 use crate::flag::rule::version::{VersionRange, VersionTest};

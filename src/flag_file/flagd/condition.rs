@@ -1,5 +1,7 @@
 //! Conditions of flagd's `targeting`, as conditions of ours.
 
+use hashbrown::HashSet;
+
 use crate::diagnostic::Place;
 use crate::document::{Data, Key, Value};
 use crate::flag::{Attribute, Comparison, Condition, Moment, Percentage, Test, TextTest, VersionTest};
@@ -276,7 +278,7 @@ fn within<'r>(reading: &mut Reading<'r>, a: &'r Value, b: &'r Value, place: &Pla
     };
     let (attribute, default) = text_of(reading, a)?;
     reading.step(listed.len(), place)?;
-    let mut texts = std::collections::HashSet::with_capacity(listed.len());
+    let mut texts = HashSet::with_capacity(listed.len());
     for value in listed {
         let Data::String(text) = &value.data else { return not_a_text(reading, value, &value.data) };
         check(reading, &attribute, text, &value.place)?;

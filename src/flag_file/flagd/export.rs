@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::flag::{
-    Arm, Attribute, BUCKETS, Bucketer, Condition, Flag, FlagKey, HashVersion, Moment, Percentage, Phase, Rollout, Test,
-    TextTest,
+    Arm, Attribute, BUCKETS, BetaChangeKind, Bucketer, Condition, Flag, FlagKey, HashVersion, Moment, Percentage,
+    Phase, Rollout, Test, TextTest,
 };
 use crate::flag_file::flagd::{TARGETING_KEY, TIMESTAMP, variable};
 
@@ -74,8 +74,13 @@ fn one(flag: &Flag, rollout: &Rollout, unsaid: &mut Vec<Unsaid>) -> Result<Value
             Err(why) => unsaid.push(Unsaid { flag: flag.key.clone(), rule: Some((index + 1, rule.line)), why }),
         }
     }
-    if !flag.beta.is_empty() {
-        let users: Vec<_> = flag.beta.users().map(|user| json!(user)).collect();
+    let added =
+        rollout.beta.iter().filter(|(user, change)| change.kind == BetaChangeKind::Added && !flag.beta.contains(user));
+    let mut added: Vec<_> = added.map(|(user, _)| user).collect();
+    added.sort_unstable();
+    let kept = flag.beta.users().filter(|user| rollout.beta.contains(&flag.beta, user));
+    let users: Vec<_> = kept.chain(added).map(|user| json!(user)).collect();
+    if !users.is_empty() {
         decision = json!({"if": [{"in": [{"var": TARGETING_KEY}, users]}, canary, decision]});
     }
     let targeting = match decision {

@@ -1,6 +1,6 @@
 //! What conditions ask of texts: headers, cookies, query parameters, path, method, host and user.
 
-use std::collections::HashSet;
+use hashbrown::HashSet;
 
 use crate::document::{Placed, Section, boolean, nearest, one_or_more, parsed, string};
 use crate::flag::{Attribute, Condition, Pattern, Test, TextTest, VersionRange};
