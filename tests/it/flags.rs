@@ -314,8 +314,8 @@ async fn every_decision_is_logged_with_the_version_of_the_files_that_made_it() {
     let logged = || -> Vec<String> {
         let lines: Vec<serde_json::Value> =
             site.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let decisions = lines.iter().filter(|line| line["fields"]["feature_flag.key"] == FLAG);
-        decisions.filter_map(|line| line["fields"]["feature_flag.version"].as_str().map(str::to_owned)).collect()
+        let decisions = lines.iter().filter(|line| line["feature_flag.key"] == FLAG);
+        decisions.filter_map(|line| line["feature_flag.version"].as_str().map(str::to_owned)).collect()
     };
     let first = version().await;
     gateway.variant("alice").await;
