@@ -29,6 +29,7 @@ use crate::api::{
     BetaEdit, BetaPage, Change, Changed, Explanation, FlagList, FlagStatus, InstanceList, Readiness, SecondList,
 };
 use crate::flag::{FlagKey, Generation, MAX_TARGETING_KEY_BYTES, Percentage};
+use crate::proxy::IdentityConfig;
 use crate::recorder::Recorder;
 use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
 
@@ -54,6 +55,8 @@ pub struct AdminState {
     pub recorder: Arc<Recorder>,
     /// Who may use the admin API.
     pub access: Arc<Access>,
+    /// Where targeting keys come from.
+    pub identity: Arc<IdentityConfig>,
     /// Turns true when the gateway stops taking requests.
     pub stopping: watch::Receiver<bool>,
     /// Failed attempts to use it.
@@ -67,9 +70,10 @@ impl AdminState {
         rollouts: Arc<Rollouts>,
         recorder: Arc<Recorder>,
         access: Arc<Access>,
+        identity: Arc<IdentityConfig>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { rollouts, recorder, access, stopping, attempts: Arc::default() }
+        Self { rollouts, recorder, access, identity, stopping, attempts: Arc::default() }
     }
 }
 
@@ -134,7 +138,10 @@ async fn explain(
 ) -> Result<Json<Explanation>, AdminError> {
     let key = flag_key(&key?)?;
     let Query(query) = query?;
-    let asked = AskedRequest::from_parts(query).map_err(|error| AdminError::Invalid(error.to_string()))?;
+    let mut asked = AskedRequest::from_parts(query).map_err(|error| AdminError::Invalid(error.to_string()))?;
+    if asked.user.is_none() {
+        asked.user = state.identity.targeting_key(&asked.headers, asked.client);
+    }
     let explanation = state.rollouts.explain(&key, &asked);
     explanation.map(Json).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
 }

@@ -207,7 +207,7 @@ struct AdminArgs {
 struct ExplainArgs {
     /// The flag's key.
     flag: FlagKey,
-    /// The targeting key to decide for; without it, the decision for a request without one.
+    /// The targeting key to decide for; without it, the one that the gateway finds in the request's headers, if any.
     #[arg(long)]
     user: Option<String>,
     /// A header of the request; may be given several times.

@@ -233,7 +233,8 @@ async fn run(
         let (access, fixed, stopping) = (Arc::clone(&access), config.admin.tokens.clone(), control_stopping.clone());
         parts.spawn(async move { token_file::watch(path, fixed, &access, stopping).await });
     }
-    let state = AdminState::new(Arc::clone(&rollouts), recorder, access, requests_stopping);
+    let identity = Arc::new(config.identity.clone());
+    let state = AdminState::new(Arc::clone(&rollouts), recorder, access, identity, requests_stopping);
     let admin = admin.into_tokio()?;
     parts.spawn(async move {
         let served = axum::serve(admin, router(state).into_make_service_with_connect_info::<SocketAddr>())

@@ -26,7 +26,7 @@ const OFFLINE: &str =
 pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     let parts = parts(args)?;
     let explanation = if args.offline {
-        offline(args, &AskedRequest::from_parts(parts)?)?
+        offline(args, AskedRequest::from_parts(parts)?)?
     } else {
         Client::new(&args.admin).explain(&args.flag, &parts)?
     };
@@ -94,12 +94,15 @@ fn head(text: &str) -> anyhow::Result<Vec<(String, String)>> {
     Ok(parts)
 }
 
-fn offline(args: &ExplainArgs, asked: &AskedRequest) -> anyhow::Result<Explanation> {
+fn offline(args: &ExplainArgs, mut asked: AskedRequest) -> anyhow::Result<Explanation> {
     let refused = |problems: Vec<Diagnostic>| -> anyhow::Error {
         let told = tell(&problems);
         told.err().map_or_else(|| anyhow::anyhow!("nothing can be explained before this is mended"), Into::into)
     };
     let config = Config::load(args.config.config.as_deref(), &environment()).map_err(refused)?;
+    if asked.user.is_none() {
+        asked.user = config.identity.targeting_key(&asked.headers, asked.client);
+    }
     let mut expected = config.expectations();
     expected.flags.clear();
     let directory = args.flags.as_ref().unwrap_or(&config.flags.path);

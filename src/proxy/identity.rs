@@ -30,6 +30,25 @@ pub struct IdentityConfig {
     pub trusted_proxies: Vec<IpNet>,
 }
 
+impl IdentityConfig {
+    /// The targeting key that a request with these headers has, if it comes from `client`: found as the gateway finds it.
+    /// Without a client it comes from one that is trusted. Who would be given a new anonymous key has none yet.
+    #[must_use]
+    pub fn targeting_key(&self, headers: &[(String, String)], client: Option<IpAddr>) -> Option<String> {
+        let mut request = RequestHeader::build("GET", b"/", Some(headers.len())).ok()?;
+        for (name, value) in headers {
+            // What can be no header was never sent.
+            let _ = request.append_header(name.clone(), value.as_str());
+        }
+        let identity = Identity::new(self.clone());
+        let identified = identity.identify(&request, identity.trusts(client));
+        match identified.key {
+            Some(Cow::Borrowed(key)) => Some(key.to_owned()),
+            Some(Cow::Owned(_)) | None => None,
+        }
+    }
+}
+
 /// One place to look for the targeting key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {

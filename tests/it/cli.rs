@@ -228,3 +228,35 @@ async fn explain_tells_which_condition_failed_on_what() {
     let bad = stderr(&site.run(&["explain", FLAG, "--offline"]).await, 1);
     assert!(bad.contains("flags/async-database.toml:1:14: `percentage`"), "{bad}");
 }
+
+#[tokio::test]
+async fn explain_finds_the_user_where_the_gateway_does() {
+    let site = Site::builtin();
+    site.configure(
+        "[identity]\nsources = [\"header:x-user-id\", \"cookie:uid\"]\ntrusted_proxies = [\"127.0.0.0/8\"]\n",
+    );
+    let gateway = site.start().await;
+    let users = async |arguments: &[&str]| {
+        let mut found = Vec::new();
+        for mode in [&["--json"][..], &["--json", "--offline"]] {
+            let output = gateway.cli(&site, &[&["explain", FLAG], arguments, mode].concat()).await;
+            let explanation: Value = serde_json::from_str(&stdout(&output)).unwrap();
+            found.push(explanation["user"].as_str().unwrap_or("nobody").to_owned());
+        }
+        assert_eq!(found[0], found[1], "with a gateway and without: {arguments:?}");
+        found.remove(0)
+    };
+    site.write("head.txt", "GET / HTTP/1.1\r\nHost: a.test\r\nX-User-Id: alice\r\nCookie: uid=bob\r\n\r\n");
+    assert_eq!(users(&["--request", "head.txt"]).await, "alice");
+    assert_eq!(users(&["--request", "head.txt", "--client", "127.0.0.1"]).await, "alice");
+    assert_eq!(
+        users(&["--request", "head.txt", "--client", "192.0.2.1"]).await,
+        "bob",
+        "only trusted proxies name users"
+    );
+    assert_eq!(users(&["--request", "head.txt", "--user", "carol"]).await, "carol");
+    assert_eq!(users(&["--header", "cookie=uid=dave"]).await, "dave");
+    assert_eq!(users(&[]).await, "nobody");
+    let wrong = stderr(&gateway.cli(&site, &["explain", FLAG, "--header", "nonsense"]).await, 2);
+    assert!(wrong.contains("write it like x-app-version=2.3.1"), "{wrong}");
+}

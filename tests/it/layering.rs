@@ -61,7 +61,7 @@ const FLOOR_PLAN: &[(&str, &[&str])] = &[
             "token_file",
         ],
     ),
-    ("admin", &["access", "api", "clock", "flag", "outcome", "recorder", "rollout", "store", "telemetry"]),
+    ("admin", &["access", "api", "clock", "flag", "outcome", "proxy", "recorder", "rollout", "store", "telemetry"]),
     (
         "rollout",
         &["api", "clock", "diagnostic", "flag", "flag_file", "judge", "outcome", "recorder", "store", "telemetry"],
