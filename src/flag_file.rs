@@ -276,6 +276,7 @@ mod tests {
         Flag { name: &'static str, percent: u32, rule: bool },
         Broken { name: &'static str, cut: usize },
         Users { text: String },
+        Flagd { percent: u32, cut: bool },
         Removed { name: &'static str },
     }
 
@@ -288,6 +289,7 @@ mod tests {
             (names(), 0_u32..=100, any::<bool>()).prop_map(|(name, percent, rule)| Write::Flag { name, percent, rule }),
             (names(), 0_usize..40).prop_map(|(name, cut)| Write::Broken { name, cut }),
             "[ab\n]{0,6}".prop_map(|text| Write::Users { text }),
+            (0_u32..=100, any::<bool>()).prop_map(|(percent, cut)| Write::Flagd { percent, cut }),
             names().prop_map(|name| Write::Removed { name }),
         ]
     }
@@ -306,6 +308,16 @@ mod tests {
             Write::Flag { name, percent, rule } => fs::write(directory.join(name), text(*percent, *rule)).unwrap(),
             Write::Broken { name, cut } => fs::write(directory.join(name), &text(5, true)[..*cut]).unwrap(),
             Write::Users { text } => fs::write(directory.join("users.txt"), text).unwrap(),
+            Write::Flagd { percent, cut } => {
+                let text = format!(
+                    "{{\"flags\": {{\"three\": {{\"state\": \"ENABLED\", \"defaultVariant\": \"off\", \"variants\": \
+                     {{\"off\": \"sync\", \"on\": \"async\"}}, \"targeting\": {{\"fractional\": \
+                     [[\"on\", {percent}], [\"off\", {}]]}}}}}}}}",
+                    100 - percent
+                );
+                let text = if *cut { &text[..text.len() / 2] } else { &text };
+                fs::write(directory.join("three.flagd.json"), text).unwrap();
+            }
             Write::Removed { name } => drop(fs::remove_file(directory.join(name))),
         }
     }
