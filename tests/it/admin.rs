@@ -19,7 +19,8 @@ async fn a_flag_is_shown_as_the_contract_says() {
         flag,
         json!({
             "key": FLAG, "enabled": true, "release": "1", "generation": 1, "phase": "manual", "percentage": 10.0,
-            "file_percentage": 10.0, "resume_percentage": null, "ramp": null, "beta_users": 2, "owner": "", "description": "",
+            "file_percentage": 10.0, "resume_percentage": null, "beta_users": 2,
+            "beta_added": 0, "beta_removed": 0, "owner": "", "description": "",
             "arms": {
                 "stable": {"backend": "sync", "requests": 0, "failures": 0, "error_rate": 0.0, "p50_ms": null,
                            "p99_ms": null},
@@ -74,7 +75,7 @@ async fn bad_requests_get_problem_documents_and_change_nothing() {
         (json_body(Method::PATCH, &flag, "{\"percentage\": 0.0001}"), 400, "invalid"),
         (json_body(Method::PATCH, &flag, "{\"percentage\": \"ten\"}"), 400, "invalid"),
         (json_body(Method::PATCH, &flag, "{\"percentge\": 10}"), 400, "invalid"),
-        (json_body(Method::PATCH, &flag, "{\"beta\": {\"add\": [\"a\"]}}"), 400, "invalid"),
+        (json_body(Method::PATCH, &flag, "{\"beta\": {\"add\": [7]}}"), 400, "invalid"),
         (json_body(Method::PATCH, &flag, "{}"), 400, "invalid"),
         (json_body(Method::PATCH, &flag, "{"), 400, "invalid"),
         (json_body(Method::POST, &pause, "{\"percentage\": 1}"), 400, "invalid"),
