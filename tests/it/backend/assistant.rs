@@ -1,4 +1,4 @@
-//! Analyses and questions by an endpoint that speaks OpenAI's protocol, which at times misbehaves.
+//! Analyses and questions by an endpoint that speaks `OpenAI`'s protocol, which at times misbehaves.
 
 use std::convert::Infallible;
 use std::pin::Pin;

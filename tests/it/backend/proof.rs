@@ -1,6 +1,6 @@
 //! Many clients raise the same questions' counts, and not one raise is lost.
 //!
-//! A few rounds each time; TIDEGATE_PROOF_SECONDS=30 makes it that long.
+//! A few rounds each time; `TIDEGATE_PROOF_SECONDS=30` makes it that long.
 
 use std::time::Duration;
 

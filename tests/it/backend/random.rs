@@ -1,6 +1,6 @@
 //! Made-up sequences of requests: whatever they are, both modes on both databases answer alike and leave the same rows.
 //!
-//! A few sequences each time; TIDEGATE_PARITY_SEQUENCES=1000 makes it as many. A difference is shrunk to the shortest
+//! A few sequences each time; `TIDEGATE_PARITY_SEQUENCES=1000` makes it as many. A difference is shrunk to the shortest
 //! sequence that still shows it.
 
 use proptest::prelude::*;
@@ -124,7 +124,7 @@ impl Side {
             Step::Upsert { ids, text, on_conflict, all_or_nothing } => {
                 let row = |id: &u8| {
                     json!({"id": format!("made-up-{id}"), "text": text, "category": "technical",
-                           "difficulty": (if id % 2 == 0 { "easy" } else { "hard" }), "roles": ["qa", "backend"],
+                           "difficulty": (if id.is_multiple_of(2) { "easy" } else { "hard" }), "roles": ["qa", "backend"],
                            "skills": [format!("skill {id}")], "location": f64::from(*id) / 3.0})
                 };
                 let rows: Vec<Value> = ids.iter().map(row).collect();
