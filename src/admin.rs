@@ -26,7 +26,7 @@ use crate::admin::attempts::Attempts;
 use crate::admin::entry::Actor;
 use crate::admin::problem::AdminError;
 use crate::api::{
-    BetaEdit, BetaPage, Change, Changed, Explanation, FlagList, FlagStatus, InstanceList, Readiness, SecondList,
+    BetaEdit, BetaPage, Change, Changed, Explanation, FlagList, FlagStatus, InstanceList, Readiness, SecondList, Why,
 };
 use crate::flag::{FlagKey, Generation, MAX_TARGETING_KEY_BYTES, Percentage};
 use crate::proxy::IdentityConfig;
@@ -90,6 +90,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/flags/{key}/explain", get(explain))
         .route("/api/v1/flags/{key}/seconds", get(seconds))
         .route("/api/v1/flags/{key}/beta", get(beta))
+        .route("/api/v1/flags/{key}/why", get(why))
         .route("/api/v1/flags/{key}/{action}", post(act))
         .route("/api/v1/instances", get(instances))
         .route("/api/v1/events", get(events::events))
@@ -168,6 +169,12 @@ async fn beta(
         Some(Err(error)) => Err(AdminError::Invalid(error.to_string())),
         None => Err(AdminError::UnknownFlag(key.to_string())),
     }
+}
+
+/// What the verdict on a canary rests on; `null` before the judge has looked at it.
+async fn why(State(state): Shared, key: Result<Path<String>, PathRejection>) -> Result<Json<Option<Why>>, AdminError> {
+    let key = flag_key(&key?)?;
+    state.rollouts.why(&key).map(Json).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
 }
 
 /// Flags as flagd has them: those that `flag`, any number of times, names, or all.

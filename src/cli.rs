@@ -13,6 +13,7 @@ mod serve;
 mod show;
 mod simulate;
 mod token;
+mod why;
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -68,6 +69,8 @@ enum Command {
     Export(ExportArgs),
     /// Show each flag: percentage, phase, both arms' requests and errors, and the evidence against the canary.
     Status(StatusArgs),
+    /// Tell what the judge's verdict on a canary rests on.
+    Why(WhyArgs),
     /// Move the canary to a percentage of users.
     #[command(after_help = "Steps of 0.001 are as fine as it gets. Example: tidegate set async-database 25")]
     Set(SetArgs),
@@ -272,6 +275,14 @@ struct StatusArgs {
     /// Show it anew every second, until interrupted.
     #[arg(long)]
     watch: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+struct WhyArgs {
+    /// The flag's key.
+    flag: FlagKey,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -543,15 +554,15 @@ struct SimulateArgs {
     /// The flag file whose guard judges; without it the default guard does.
     #[arg(long, value_name = "FILE")]
     guard: Option<PathBuf>,
-    /// How many points above stable's rate the canary may fail.
-    #[arg(long, value_name = "PERCENT", value_parser = rate, default_value = "0.2%")]
-    tolerance_points: Rate,
-    /// How much of stable's rate it may fail on top of that.
-    #[arg(long, value_name = "PERCENT", value_parser = rate, default_value = "25%")]
-    tolerance_relative: Rate,
-    /// The probability of rolling back a healthy canary.
-    #[arg(long, value_name = "PROBABILITY", value_parser = probability, default_value = "0.001")]
-    false_rollback: Rate,
+    /// How many points above stable's rate the canary may fail, instead of the guard's.
+    #[arg(long, value_name = "PERCENT", value_parser = rate)]
+    tolerance_points: Option<Rate>,
+    /// How much of stable's rate it may fail on top of that, instead of the guard's.
+    #[arg(long, value_name = "PERCENT", value_parser = rate)]
+    tolerance_relative: Option<Rate>,
+    /// The probability of rolling back a healthy canary, instead of the guard's.
+    #[arg(long, value_name = "PROBABILITY", value_parser = probability)]
+    false_rollback: Option<Rate>,
     /// How many times each release is tried; without it as often as gives sound figures.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     tries: Option<u64>,
@@ -611,6 +622,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Explain(args) => explain::explain(&args),
         Command::Export(args) => export::export(&args),
         Command::Status(args) => show::status(&Client::new(&args.admin), &args),
+        Command::Why(args) => why::why(&args),
         Command::Token(args) => token::token(args),
         Command::Compare(args) => compare::compare(&args),
         Command::Simulate(args) => simulate::simulate(&args),

@@ -16,6 +16,7 @@ mod saving;
 mod seconds;
 mod status;
 mod trial;
+mod why;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -346,6 +347,7 @@ impl Rollouts {
             failures,
             by: by.to_owned(),
             reason: reason.clone(),
+            why: book.live.get(key).and_then(|live| why::why(live, entry)).map(Box::new),
         };
         let after = StoredRollout { flag: key.clone(), rollout, rollback: Some(rollback) };
         let record = record(after, Some(&entry.rollout), ROLLBACK.to_owned(), by, reason);

@@ -13,7 +13,7 @@ use ureq::{Agent, Body, SendBody};
 use crate::admin::ACTOR_HEADER;
 use crate::api::{
     BetaEdit, BetaPage, ChainReport, Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport,
-    InstanceList, Problem, Readiness, SecondList,
+    InstanceList, Problem, Readiness, SecondList, Why,
 };
 use crate::cli::AdminArgs;
 use crate::flag::{FlagKey, Percentage};
@@ -63,6 +63,10 @@ impl Client {
 
     pub(crate) fn flag(&self, key: &FlagKey) -> anyhow::Result<FlagStatus> {
         self.answer(self.agent.get(self.url(&format!("/api/v1/flags/{key}"))).call())
+    }
+
+    pub(crate) fn why(&self, key: &FlagKey) -> anyhow::Result<Option<Why>> {
+        self.answer(self.agent.get(self.url(&format!("/api/v1/flags/{key}/why"))).call())
     }
 
     pub(crate) fn explain(&self, key: &FlagKey, parts: &[(String, String)]) -> anyhow::Result<Explanation> {

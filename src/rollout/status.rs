@@ -4,6 +4,7 @@ use tokio::sync::watch;
 
 use crate::api::{
     ArmStatus, Arms, BetaPage, ChainReport, Event, Evidence, Explanation, FlagStatus, FlagdExport, NotExported, Second,
+    Why,
 };
 use crate::clock;
 use crate::flag::{Arm, BetaChangeKind, Flag, FlagKey, Moment, Phase, Rollout, SetVersion};
@@ -15,6 +16,7 @@ use crate::rollout::beta::{CursorError, page};
 use crate::rollout::book::Live;
 use crate::rollout::explanation::explanation;
 use crate::rollout::ramp::ramp_status;
+use crate::rollout::why::why;
 use crate::rollout::{Counters, Rollouts};
 use crate::store::{Page, StoreError};
 
@@ -38,6 +40,17 @@ impl Rollouts {
     pub fn flag(&self, key: &FlagKey) -> Option<FlagStatus> {
         let book = self.book();
         self.flags.load().get(key).map(|entry| flag_status(entry, book.live.get(key)))
+    }
+
+    /// What the judge's verdict on a flag's canary rests on: of the rollback, while its latch holds. The first is nothing if
+    /// there is no such flag, the second if the judge has not looked at it yet.
+    #[must_use]
+    pub fn why(&self, key: &FlagKey) -> Option<Option<Why>> {
+        let book = self.book();
+        let set = self.flags.load();
+        let (entry, live) = (set.get(key)?, book.live.get(key)?);
+        let of_rollback = live.rollback.as_ref().and_then(|rollback| rollback.why.as_deref().cloned());
+        Some(of_rollback.or_else(|| why(live, entry)))
     }
 
     /// How the decision about a request comes about at this moment, if there is such a flag.
@@ -237,5 +250,11 @@ pub(crate) fn evidence(live: &Live) -> Vec<Evidence> {
 
 /// The number whose logarithm this is, as far as JSON can hold it.
 fn odds(logarithm: f64) -> f64 {
-    logarithm.exp().min(f64::MAX)
+    brief(logarithm.exp())
+}
+
+/// To the millionth, which is more than anybody reads, and as far as JSON can hold it.
+pub(crate) fn brief(number: f64) -> f64 {
+    let number = number.min(f64::MAX);
+    if number.abs() < 1e9 { (number * 1e6).round() / 1e6 } else { number }
 }

@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
+use crate::clock;
 use crate::flag::{Arm, FlagKey, Percentage};
 use crate::judge::{
-    Absolute, Check, Counts, Guard, MAX_SLOW_RATE, Report, Sample, Settings, Stream, StreamSettings, Tolerance, Trial,
-    TrialState,
+    Absolute, Check, Counts, Guard, MAX_SLOW_RATE, MAX_STRATA, Report, Sample, Settings, Stream, StreamSettings,
+    Tolerance, Trial, TrialState,
 };
 use crate::recorder::{ABSOLUTE_LINE, Affected, Ledger};
 use crate::rollout::latency::{Crossed, Latency, QUANTILES};
@@ -28,6 +31,7 @@ pub(crate) struct OnTrial {
     latency: Latency,
     /// What was heard at the last look.
     heard: Heard,
+    span: Span,
     report: Option<Report>,
     /// Whether anything has been observed since it was last kept.
     changed: bool,
@@ -51,6 +55,28 @@ impl Heard {
         self.traffic == nothing
             && self.samples.iter().all(|sample| sample.stable == nothing && sample.canary == nothing)
             && self.absolute.iter().all(|(_, canary)| *canary == nothing)
+    }
+}
+
+/// Where the evidence comes from, as far as this process has seen it.
+#[derive(Debug, Default)]
+pub(crate) struct Span {
+    /// The canary's shares in percent, each once.
+    pub(crate) shares: Vec<f64>,
+    /// When the first outcomes came in.
+    pub(crate) first: Option<Timestamp>,
+    /// When the last did.
+    pub(crate) last: Option<Timestamp>,
+}
+
+impl Span {
+    /// Notes that outcomes came in, the canary's share being `percent`.
+    fn note(&mut self, percent: f64, at: Timestamp) {
+        if self.shares.len() < MAX_STRATA && !self.shares.iter().any(|share| share.to_bits() == percent.to_bits()) {
+            self.shares.push(percent);
+        }
+        self.first.get_or_insert(at);
+        self.last = Some(at);
     }
 }
 
@@ -82,6 +108,7 @@ impl OnTrial {
             seen: Seen::default(),
             latency,
             heard: Heard::default(),
+            span: Span::default(),
             report: None,
             changed: true,
         }
@@ -124,6 +151,9 @@ impl OnTrial {
             }
         }
         let began = *self.began.get_or_insert(now);
+        if stable != Counts::default() || canary != Counts::default() {
+            self.span.note(share, clock::wall());
+        }
         self.changed |= stable != Counts::default() || counted.canary_traffic != self.seen.canary_traffic;
         self.trial.observe(self.before + now.duration_since(began), &samples);
         absolute.push((Absolute::Errors, since(counted.canary_heard, self.seen.canary_heard)));
@@ -161,6 +191,11 @@ impl OnTrial {
     /// What was heard at the last look.
     pub(crate) fn heard(&self) -> &Heard {
         &self.heard
+    }
+
+    /// Where the evidence comes from.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
     /// What the judge last found.

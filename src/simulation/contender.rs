@@ -94,16 +94,27 @@ impl Judge {
             StreamSettings { stream: *stream, tolerance, history: race.world.history_of(*stream) }
         });
         let false_rollback = race.false_rollback;
-        let (streams, max_error_rate) = (streams.collect(), race.max_error_rate);
-        Self { trial: Trial::new(&Settings { false_rollback, streams, max_error_rate, ..Settings::default() }) }
+        let Race { max_error_rate, harm_budget, min_requests, .. } = *race;
+        let streams = streams.collect();
+        let settings =
+            Settings { false_rollback, streams, max_error_rate, max_slow_rate: None, harm_budget, min_requests };
+        Self { trial: Trial::new(&settings) }
     }
 }
 
 impl Contender for Judge {
     fn observe(&mut self, tick: u64, samples: &[Sample]) -> f64 {
         self.trial.observe(TICK * u32::try_from(tick).unwrap_or(u32::MAX), samples);
-        self.trial.observe_canary(Absolute::Errors, errors(samples).1);
-        self.trial.log_surplus()
+        let (_, canary) = errors(samples);
+        self.trial.observe_canary(Absolute::Errors, canary);
+        self.trial.observe_traffic(canary.requests, canary.failures);
+        if self.trial.has_done_enough_harm() {
+            f64::INFINITY
+        } else if self.trial.has_enough_requests() {
+            self.trial.log_surplus()
+        } else {
+            f64::NEG_INFINITY
+        }
     }
 }
 

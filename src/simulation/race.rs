@@ -16,6 +16,10 @@ pub struct Race<'a> {
     pub tolerance: Tolerance,
     /// The judge's absolute limit, if it has one.
     pub max_error_rate: Option<Rate>,
+    /// After so many failures of the canary the judge stops whatever else it finds.
+    pub harm_budget: Option<u64>,
+    /// Before so many requests to the canary the judge stops for nothing else.
+    pub min_requests: u64,
     /// The probability of a false stop that the methods are set to: alpha, above 0 and below 1.
     pub false_rollback: Rate,
     /// The tick from which on the canary is worse; 0 from the start.

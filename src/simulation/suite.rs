@@ -36,7 +36,19 @@ impl Calm {
     #[must_use]
     pub fn race(&self, false_rollback: Rate, tries: u64, seed: u64, lineup: Lineup) -> Race<'_> {
         let Self { ref world, tolerance, ticks } = *self;
-        Race { world, tolerance, max_error_rate: None, false_rollback, change: ticks, ticks, tries, seed, lineup }
+        Race {
+            world,
+            tolerance,
+            max_error_rate: None,
+            harm_budget: None,
+            min_requests: 0,
+            false_rollback,
+            change: ticks,
+            ticks,
+            tries,
+            seed,
+            lineup,
+        }
     }
 }
 
@@ -94,7 +106,19 @@ impl Change {
         // Four times what is needed and half a minute: what has not been seen by then is counted as not seen.
         let ticks = change + whole(4.0 * self.needed(false_rollback.as_share()) / self.tick_worth()) + 300;
         let tries = whole(budget / ticks as f64).clamp(40.min(most), most);
-        Race { world, tolerance, max_error_rate: None, false_rollback, change, ticks, tries, seed, lineup: Lineup::All }
+        Race {
+            world,
+            tolerance,
+            max_error_rate: None,
+            harm_budget: None,
+            min_requests: 0,
+            false_rollback,
+            change,
+            ticks,
+            tries,
+            seed,
+            lineup: Lineup::All,
+        }
     }
 }
 

@@ -41,3 +41,4 @@ mod stop;
 mod store;
 mod tokens;
 mod upstream;
+mod why;

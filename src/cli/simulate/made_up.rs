@@ -50,16 +50,22 @@ pub(crate) fn describe(args: &SimulateArgs, canary: Rate) -> anyhow::Result<()> 
         World::new("", history, move |_, traffic| traffic.push(Traffic::plain(rps, canary_share, stable, canary)))
     };
     let (bad, good) = (world(canary), world(stable));
-    let Some(tolerance) = Tolerance::new(args.tolerance_points.as_share(), 1.0 + args.tolerance_relative.as_share())
-    else {
+    // A factor just below 1, by rounding, would be none.
+    let kept = (guard.tolerance.allowed(1.0) - guard.tolerance.allowed(0.0)).max(1.0);
+    let factor = args.tolerance_relative.map_or(kept, |relative| 1.0 + relative.as_share());
+    let points = args.tolerance_points.map_or(guard.tolerance.allowed(0.0), Rate::as_share);
+    let Some(tolerance) = Tolerance::new(points, factor) else {
         bail!("`--tolerance-points` must be below 100 %");
     };
+    let false_rollback = args.false_rollback.unwrap_or(guard.false_rollback);
     let tries = args.tries.unwrap_or(TRIES);
     let race = Race {
         world: &bad,
         tolerance,
         max_error_rate: Some(guard.max_error_rate),
-        false_rollback: args.false_rollback,
+        false_rollback,
+        harm_budget: guard.harm_budget,
+        min_requests: guard.min_requests,
         change: 0,
         ticks: BAD_TICKS,
         tries,
@@ -82,7 +88,7 @@ pub(crate) fn describe(args: &SimulateArgs, canary: Rate) -> anyhow::Result<()> 
             bad.ninth_decile(|delay| delay.ticks).map_or_else(dash, |ticks| seconds(ticks as f64)),
             number(bad.mean(|delay| delay.canary.requests)),
             number(bad.mean(|delay| delay.canary.failures)),
-            share(good.false_stops(method, &calm, args.false_rollback.as_share())),
+            share(good.false_stops(method, &calm, false_rollback.as_share())),
         ]);
     }
     print(&format!(
