@@ -28,6 +28,7 @@ use crate::admin::problem::AdminError;
 use crate::api::{
     BetaEdit, BetaPage, Change, Changed, Explanation, FlagList, FlagStatus, InstanceList, Readiness, SecondList, Why,
 };
+use crate::availability::Availability;
 use crate::flag::{FlagKey, Generation, MAX_TARGETING_KEY_BYTES, Percentage};
 use crate::proxy::IdentityConfig;
 use crate::recorder::Recorder;
@@ -57,6 +58,8 @@ pub struct AdminState {
     pub access: Arc<Access>,
     /// Where targeting keys come from.
     pub identity: Arc<IdentityConfig>,
+    /// How the backends' servers are.
+    pub availability: Arc<Availability>,
     /// Turns true when the gateway stops taking requests.
     pub stopping: watch::Receiver<bool>,
     /// Failed attempts to use it.
@@ -71,9 +74,10 @@ impl AdminState {
         recorder: Arc<Recorder>,
         access: Arc<Access>,
         identity: Arc<IdentityConfig>,
+        availability: Arc<Availability>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { rollouts, recorder, access, identity, stopping, attempts: Arc::default() }
+        Self { rollouts, recorder, access, identity, availability, stopping, attempts: Arc::default() }
     }
 }
 

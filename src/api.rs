@@ -112,6 +112,21 @@ pub struct ArmStatus {
     pub p50_ms: Option<f64>,
     /// The 99th percentile of latency in milliseconds, if there were requests.
     pub p99_ms: Option<f64>,
+    /// Whether it has a server that can be used. A canary without one gets no requests: stable serves.
+    pub available: bool,
+    /// Its servers.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// One server of a backend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// As it is configured, and the address that its name stands for.
+    pub name: String,
+    /// Whether its health check finds it well; true without one.
+    pub healthy: bool,
+    /// Whether it is set aside for failing requests.
+    pub ejected: bool,
 }
 
 /// One check of the guard, as the judge found it.
@@ -383,6 +398,9 @@ pub struct Explanation {
     pub release: String,
     /// The generation that this holds for.
     pub generation: u64,
+    /// Whether no server of the canary can be used, so that stable serves whoever is on it.
+    #[serde(default)]
+    pub canary_unavailable: bool,
     /// Each layer that was asked, in order, up to the one that decided.
     pub steps: Vec<ExplanationStep>,
     /// Each rule that was asked, up to the first that matches.

@@ -141,7 +141,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
 mod tests {
     use super::*;
     use crate::backend::{Mode, PoolConfig};
-    use crate::proxy::{Server, Timeouts};
+    use crate::proxy::Timeouts;
     use std::time::Duration;
 
     fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
@@ -195,7 +195,10 @@ mod tests {
         assert_eq!(config.identity.sources, ["cookie:who".parse().unwrap()]);
         assert_eq!(config.flags.path, Path::new("2026"));
         let [backend] = config.backends.as_slice() else { panic!("{:?}", config.backends) };
-        assert_eq!(backend.timeouts, Timeouts { connect: Duration::from_secs(1), read: Duration::from_secs(2) });
+        assert_eq!(
+            backend.timeouts,
+            Timeouts { connect: Duration::from_secs(1), read: Duration::from_secs(2), ..Timeouts::default() }
+        );
     }
 
     #[test]
@@ -207,7 +210,7 @@ mod tests {
         assert_eq!(sync.timeouts.read, Duration::from_secs(3));
         let config = load("", &[("TIDEGATE_BACKENDS__SYNC__SERVERS", "[\"127.0.0.1:9\"]")]).unwrap();
         let sync = config.backends.iter().find(|backend| backend.name.as_str() == "sync").unwrap();
-        assert_eq!(sync.kind, BackendKind::Servers(vec![Server::Tcp("127.0.0.1:9".parse().unwrap())]));
+        assert_eq!(sync.kind, BackendKind::Servers(vec!["127.0.0.1:9".parse().unwrap()]));
         let config = load("", &[("TIDEGATE_ROUTES", "[{ path = \"/\", backend = \"async\" }]")]).unwrap();
         assert_eq!(config.routes.len(), 1);
     }

@@ -83,6 +83,8 @@ pub struct Guard {
     pub max_latency: Option<Duration>,
     /// After this many failures that users met it is taken out, whatever the statistics say.
     pub harm_budget: Option<u64>,
+    /// After no server of its could be used for so long it is taken out.
+    pub max_unavailable: Duration,
     /// Before this many requests to it no statistics take it out.
     pub min_requests: u64,
     /// The probability, for each release, of rolling back a canary that keeps to both: above 0, below 1.
@@ -99,6 +101,7 @@ impl Default for Guard {
             latency_tolerance: LatencyTolerance::default(),
             max_latency: None,
             harm_budget: None,
+            max_unavailable: Duration::from_secs(30),
             min_requests: 0,
             false_rollback: Rate(0.001),
         }

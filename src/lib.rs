@@ -21,6 +21,7 @@ pub mod store;
 pub mod token_file;
 
 pub mod api;
+pub mod availability;
 pub mod clock;
 pub mod diagnostic;
 pub mod document;

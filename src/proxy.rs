@@ -14,12 +14,13 @@ mod upstream;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -36,20 +37,26 @@ use crate::proxy::failure::{answer, trouble};
 use crate::proxy::identity::{Identity, client_ip};
 use crate::proxy::rescue::{Sent, fallback, may_be_repeated, rescue};
 use crate::proxy::route::{RouteTable, plain};
-use crate::proxy::upstream::{Upstream, Upstreams};
+use crate::proxy::upstream::Upstream;
 use crate::recorder::{Answer, Party, RecordedFlagStore, Unit};
 
 pub use crate::proxy::context::InFlight;
 pub use crate::proxy::identity::{Anonymous, IdentityConfig, Source};
 pub use crate::proxy::rescue::{BudgetConfig, MAX_RETRY_BUFFER, RescueConfig, RouteRescue};
 pub use crate::proxy::route::{RouteConfig, Target};
-pub use crate::proxy::upstream::{Server, Timeouts, UpstreamConfig, UpstreamError};
+pub use crate::proxy::upstream::{
+    Balance, Ejection, HealthCheck, Protocol, Server, ServerPlace, Timeouts, TlsConfig, TlsError, Upkeep,
+    UpstreamConfig, UpstreamError, Upstreams,
+};
 
 /// Which flag decided; told to the upstream.
 const FLAG_HEADER: &str = "x-tidegate-flag";
 
 /// Which variant was chosen; told to the upstream, and to the client if it may know.
 const VARIANT_HEADER: &str = "x-tidegate-variant";
+
+/// So many answers of 1xx to one request are passed on; a backend that sends more never comes to the point.
+const MAX_INTERIM_ANSWERS: u32 = 100;
 
 /// Names one request in logs, problem documents and upstream.
 const REQUEST_ID_HEADER: &str = "x-request-id";
@@ -65,7 +72,7 @@ pub struct Config {
     /// Where the targeting key comes from.
     pub identity: IdentityConfig,
     /// The backends that routes and flags name.
-    pub upstreams: Vec<UpstreamConfig>,
+    pub upstreams: Arc<Upstreams>,
     /// Whether clients are told the variant.
     pub expose_variant: bool,
     /// What clients may take.
@@ -76,7 +83,7 @@ pub struct Config {
 pub struct Gateway {
     routes: RouteTable,
     identity: Identity,
-    upstreams: Upstreams,
+    upstreams: Arc<Upstreams>,
     expose_variant: bool,
     max_body: u64,
     flags: Arc<RecordedFlagStore>,
@@ -94,20 +101,17 @@ impl fmt::Debug for Gateway {
 
 impl Gateway {
     /// A gateway that decides by `flags`.
-    ///
-    /// # Errors
-    ///
-    /// If an upstream's address cannot be used.
-    pub fn new(config: Config, flags: Arc<RecordedFlagStore>, in_flight: Arc<InFlight>) -> Result<Self, UpstreamError> {
-        Ok(Self {
+    #[must_use]
+    pub fn new(config: Config, flags: Arc<RecordedFlagStore>, in_flight: Arc<InFlight>) -> Self {
+        Self {
             routes: RouteTable::new(config.routes, config.limits.in_flight),
             identity: Identity::new(config.identity),
-            upstreams: Upstreams::new(config.upstreams, clock::now())?,
+            upstreams: config.upstreams,
             expose_variant: config.expose_variant,
             max_body: config.limits.body,
             flags,
             in_flight,
-        })
+        }
     }
 
     /// Routes and decides: afterwards the context knows the upstream. Otherwise says why there is none.
@@ -121,6 +125,9 @@ impl Gateway {
                 Target::Backend(backend) => {
                     context.place = Some(route.take_place().map_err(Refusal::problem)?);
                     context.upstream = self.upstreams.get(backend);
+                    if context.upstream.as_ref().is_some_and(|upstream| upstream.balances_by_key()) {
+                        context.key = self.identity.identify(request, context.client_is_trusted).key().map(key_hash);
+                    }
                     return Ok(());
                 }
                 Target::Flag(key) => {
@@ -147,7 +154,8 @@ impl Gateway {
                         entry.attached.note_long_key();
                     }
                     let drawn = evaluation.reason == Reason::Percentage;
-                    let party = Party { unit: identified.key().map(unit), drawn };
+                    context.key = identified.key().map(key_hash);
+                    let party = Party { unit: context.key.map(Unit::from_hash), drawn };
                     context.new_anonymous = identified.into_new_cookie();
                     context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
                     let stable = self.upstreams.get(entry.flag.backend(Arm::Stable));
@@ -155,7 +163,12 @@ impl Gateway {
                         stable.budget().count(context.started());
                     }
                     if let (Arm::Canary, Some(canary), Some(stable)) = (evaluation.arm, &context.upstream, stable) {
-                        context.fallback = fallback(canary, stable, route.rescue);
+                        if canary.is_available() {
+                            context.fallback = fallback(canary, stable, route.rescue);
+                        } else {
+                            context.upstream = Some(stable);
+                            context.diverted = true;
+                        }
                     }
                     context.decision =
                         Some(Decision { entry: Arc::clone(entry), evaluation, set_version: flags.version(), party });
@@ -206,6 +219,32 @@ impl ProxyHttp for Gateway {
         }
     }
 
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+    ) -> pingora_error::Result<Box<HttpPeer>> {
+        let now = clock::now();
+        // What was read of it is read again.
+        context.body_bytes = 0;
+        loop {
+            let upstream = context.upstream.as_ref();
+            let server = upstream.and_then(|upstream| upstream.pick(context.key, &context.tried, now));
+            if let (Some(upstream), Some(server)) = (upstream, server) {
+                let mut peer = Box::new(server.endpoint().peer().clone());
+                let began = *context.exchange_began.get_or_insert(now);
+                if let Some(total) = upstream.timeouts().total {
+                    limit(&mut peer.options, total.saturating_sub(now.duration_since(began)));
+                }
+                context.server = Some(server);
+                return Ok(peer);
+            }
+            if !rescue(session, context, Failure::Connect, Sent::Nothing, now) {
+                return Err(Error::explain(ErrorType::ConnectNoRoute, "the backend has no server").into_up());
+            }
+        }
+    }
+
     async fn request_body_filter(
         &self,
         _: &mut Session,
@@ -223,12 +262,7 @@ impl ProxyHttp for Gateway {
         if end_of_stream {
             context.begin_wait(clock::now());
         }
-        Ok(())
-    }
-
-    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> pingora_error::Result<Box<HttpPeer>> {
-        let upstream = context.upstream.as_ref().and_then(|upstream| upstream.peer());
-        upstream.ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "the backend has no server").into_up())
+        context.check_total(clock::now)
     }
 
     async fn upstream_request_filter(
@@ -260,6 +294,15 @@ impl ProxyHttp for Gateway {
             context.upstream_status = Some(status);
             let answer = if context.failures().has_status(status) { Answer::None } else { Answer::Good };
             context.end_wait(answer, clock::now());
+            if let Some(server) = &context.server {
+                server.endpoint().succeeded();
+            }
+        } else {
+            context.interim_answers += 1;
+            if context.interim_answers > MAX_INTERIM_ANSWERS {
+                return Err(Error::explain(ErrorType::InvalidHTTPHeader, "1xx without an end").into_up());
+            }
+            context.check_total(clock::now)?;
         }
         let failed = response.status.is_server_error() && context.failures().has_status(response.status.as_u16());
         if failed && rescue(session, context, Failure::Status, Sent::Something, clock::now()) {
@@ -268,6 +311,16 @@ impl ProxyHttp for Gateway {
             return Err(error);
         }
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        context: &mut Context,
+    ) -> pingora_error::Result<Option<Duration>> {
+        context.check_total(clock::now).map(|()| None)
     }
 
     async fn response_filter(
@@ -334,8 +387,12 @@ impl ProxyHttp for Gateway {
         context: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        let now = clock::now();
         let retry = match trouble(&error, false) {
-            Trouble::Backend(failure) => rescue(session, context, failure, Sent::Nothing, clock::now()),
+            Trouble::Backend(failure) => {
+                context.note_server_failure(now);
+                context.try_another_server(now) || rescue(session, context, failure, Sent::Nothing, now)
+            }
             Trouble::Client | Trouble::Gateway => false,
         };
         tell_rescue(context, &error);
@@ -359,12 +416,15 @@ impl ProxyHttp for Gateway {
         } else {
             error.retry.decide_reuse(reused);
         }
-        let blamed = trouble(&error, context.client_stalled);
-        if !error.retry()
-            && let Trouble::Backend(failure) = blamed
-            && rescue(session, context, failure, Sent::Something, clock::now())
+        if !context.was_switched()
+            && !error.retry()
+            && let Trouble::Backend(failure) = trouble(&error, context.client_stalled)
         {
-            error.set_retry(true);
+            let now = clock::now();
+            context.note_server_failure(now);
+            if rescue(session, context, failure, Sent::Something, now) {
+                error.set_retry(true);
+            }
         }
         tell_rescue(context, &error);
         error
@@ -409,12 +469,26 @@ fn remove<'n>(request: &mut RequestHeader, names: impl Iterator<Item = &'n str>)
     }
 }
 
-/// The user as the comparison of the arms knows them. The hash is another than the bucket's, or the users of a small
-/// canary, who are neighbours in theirs, would be hard to tell apart.
-fn unit(targeting_key: &str) -> Unit {
+/// The user as the comparison of the arms and the choice of a server know them. The hash is another than the bucket's, or
+/// the users of a small canary, who are neighbours in theirs, would be hard to tell apart.
+fn key_hash(targeting_key: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     targeting_key.hash(&mut hasher);
-    Unit::from_hash(hasher.finish())
+    hasher.finish()
+}
+
+/// Lets nothing take longer than what is `left` of the time for the whole exchange.
+fn limit(options: &mut PeerOptions, left: Duration) {
+    // No time at all would be taken for no limit.
+    let left = left.max(Duration::from_millis(1));
+    for timeout in [
+        &mut options.connection_timeout,
+        &mut options.total_connection_timeout,
+        &mut options.read_timeout,
+        &mut options.write_timeout,
+    ] {
+        *timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
+    }
 }
 
 /// Answers a request that goes to no upstream, and keeps the connection.

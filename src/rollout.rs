@@ -27,9 +27,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::api::{Instance, Rollback};
+use crate::availability::Availability;
 use crate::clock;
 use crate::diagnostic::Diagnostic;
-use crate::flag::{Arm, FlagKey, Generation, Phase, Rollout};
+use crate::flag::{Arm, FlagKey, Generation, Percentage, Phase, Rollout};
 use crate::flag_file::{Definition, set_version};
 use crate::recorder::{RecordedFlag, RecordedFlagSet, RecordedFlagStore, Recorder};
 use crate::rollout::beta::beta_event;
@@ -54,6 +55,9 @@ const ATTEMPTS: u32 = 5;
 /// The action of taking a canary out.
 const ROLLBACK: &str = "rollback";
 
+/// The cause of taking out a canary that nobody can be sent to.
+const CANARY_UNAVAILABLE: &str = "canary_unavailable";
+
 /// The actor of what flag files change.
 const BY_FILE: &str = "file";
 
@@ -67,6 +71,7 @@ const BY_RAMP: &str = "ramp";
 pub struct Rollouts {
     flags: Arc<RecordedFlagStore>,
     recorder: Arc<Recorder>,
+    availability: Arc<Availability>,
     store: Store,
     /// Held for moments only, never while waiting for anything.
     book: Mutex<Book>,
@@ -95,6 +100,7 @@ impl Rollouts {
     pub async fn open(
         flags: Arc<RecordedFlagStore>,
         recorder: Arc<Recorder>,
+        availability: Arc<Availability>,
         store: Store,
         name: String,
     ) -> Result<Arc<Self>, StoreError> {
@@ -102,7 +108,8 @@ impl Rollouts {
         let (saving, unsaved) = (AsyncMutex::new(()), Notify::new());
         let written = watch::Sender::new(0);
         let instance = fleet::instance(name, now_text());
-        Ok(Arc::new(Self { flags, recorder, store, book: Mutex::new(book), saving, unsaved, written, instance }))
+        let book = Mutex::new(book);
+        Ok(Arc::new(Self { flags, recorder, availability, store, book, saving, unsaved, written, instance }))
     }
 
     /// Puts what the flag files say in force, all of it at once, or keeps the last good set and notes what is wrong.
@@ -380,15 +387,27 @@ impl Rollouts {
         let set = self.flags.load();
         let mut worse = Vec::new();
         let second = clock::wall().as_second();
+        let mut away = Vec::new();
         for (key, live) in &mut book.live {
             let Some(entry) = set.get(key) else { continue };
             live.progress.look(now, &entry.rollout, &entry.attached);
             if !entry.rollout.enabled || entry.rollout.phase == Phase::RolledBack {
                 continue;
             }
+            let since = self.availability.unavailable_since(entry.flag.backend(Arm::Canary));
+            let for_too_long = since
+                .is_some_and(|since| now.saturating_duration_since(since) >= live.definition.guard.max_unavailable);
+            if for_too_long && entry.rollout.in_force() > Percentage::ZERO {
+                away.push(Arc::clone(entry));
+                continue;
+            }
             let found = live.on_trial.observe(now, entry.rollout.percentage, &entry.attached);
             live.tape.add(second, &self.instance.id, entry, live.on_trial.heard());
             worse.extend(found.map(|cause| (Arc::clone(entry), cause)));
+        }
+        for entry in away {
+            let reason = Some("no server of the canary's can be used".to_owned());
+            self.roll_back(&mut book, &entry, CANARY_UNAVAILABLE, BY_JUDGE, reason);
         }
         for (entry, cause) in worse {
             self.roll_back(&mut book, &entry, cause.as_str(), BY_JUDGE, None);

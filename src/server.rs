@@ -26,14 +26,16 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::admin::{AdminState, router};
+use crate::availability::Availability;
 use crate::backend::{self, Backend};
+use crate::clock;
 use crate::config::{BackendKind, Config};
 use crate::diagnostic::Diagnostic;
 use crate::downstream::{Limits, Seats, accept};
 use crate::flag::FlagSet;
 use crate::flag_file::{Loader, watch};
 use crate::flag_store::FlagStore;
-use crate::proxy::{self, Gateway, InFlight, Server, UpstreamConfig, UpstreamError};
+use crate::proxy::{self, Gateway, InFlight, Server, Upkeep, UpstreamConfig, UpstreamError, Upstreams};
 use crate::recorder::Recorder;
 use crate::rollout::Rollouts;
 use crate::server::listener::{BindError, Bound};
@@ -44,8 +46,7 @@ use crate::token_file;
 /// Idle connections to upstreams that are kept, in all.
 const UPSTREAM_POOL: usize = 1024;
 
-/// A file without a certificate. pingora reads the roots that the system trusts when it starts, and panics if it cannot: no
-/// backend needs them yet.
+/// A file without a certificate. pingora reads the roots that the system trusts when it starts, and panics if it cannot.
 const NO_ROOTS: &str = "/dev/null";
 
 /// How long a stopping gateway goes on taking requests, each answer closing its connection. Whoever is busy asks again
@@ -82,6 +83,15 @@ pub enum StartError {
     /// A backend cannot be reached as configured.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// The system trusts nobody, and a backend relies on it.
+    #[error("the system has no certificates to trust, which the backend `{name}` needs; set `backends.{name}.tls.ca`")]
+    Roots {
+        /// The backend's name.
+        name: String,
+        /// Why they cannot be read, if they are there.
+        #[source]
+        source: Option<io::Error>,
+    },
     /// A built-in backend did not start.
     #[error("the built-in backend `{name}` did not start")]
     Backend {
@@ -170,13 +180,19 @@ async fn run(
     }
 
     let recorder = Arc::new(Recorder::new());
+    let availability = Arc::new(Availability::default());
     let flags = Arc::new(FlagStore::new(FlagSet::default()));
     let failed = |source| StartError::Store { url: config.store.to_string(), source };
     let store = Store::open(&config.store).await.map_err(failed)?;
-    let rollouts =
-        Rollouts::open(Arc::clone(&flags), Arc::clone(&recorder), store.clone(), instance_name(http.address()))
-            .await
-            .map_err(failed)?;
+    let rollouts = Rollouts::open(
+        Arc::clone(&flags),
+        Arc::clone(&recorder),
+        Arc::clone(&availability),
+        store.clone(),
+        instance_name(http.address()),
+    )
+    .await
+    .map_err(failed)?;
     rollouts.adopt_files(definitions);
     // A failure is noted where it happened, and serving does not depend on it.
     let _ = rollouts.flush().await;
@@ -189,6 +205,10 @@ async fn run(
     let mut builtin = JoinSet::new();
     let (upstreams, builtin_addresses) =
         start_backends(&config, &handles.backends, &mut builtin, &backends_stopping).await?;
+    let upstreams = Arc::new(Upstreams::new(upstreams, clock::now())?);
+    let roots = roots(&config)?;
+    let upkeep = Upkeep::new(Arc::clone(&upstreams), Arc::clone(&availability), roots.clone());
+    upkeep.prepare().await;
     let in_flight = Arc::new(InFlight::default());
     let proxy = proxy::Config {
         routes: config.routes.clone(),
@@ -202,12 +222,13 @@ async fn run(
         seats: Arc::new(Seats::default()),
         exempt: config.identity.trusted_proxies.clone().into(),
     };
-    let gateway = Gateway::new(proxy, flags, Arc::clone(&in_flight))?;
+    let gateway = Gateway::new(proxy, flags, Arc::clone(&in_flight));
     let addresses = Addresses { http: http.address(), admin: admin.address(), builtin: builtin_addresses };
     let (stop_accepting, accepting_stops) = watch::channel(false);
-    let mut accepting = handles.data.spawn(take_requests(gateway, http, entrance, accepting_stops));
+    let mut accepting = handles.data.spawn(take_requests(gateway, http, roots, entrance, accepting_stops));
 
     let mut parts = JoinSet::new();
+    parts.spawn(upkeep.run_until(control_stopping.clone()));
     let apply = {
         let rollouts = Arc::clone(&rollouts);
         move |loaded| {
@@ -234,7 +255,7 @@ async fn run(
         parts.spawn(async move { token_file::watch(path, fixed, &access, stopping).await });
     }
     let identity = Arc::new(config.identity.clone());
-    let state = AdminState::new(Arc::clone(&rollouts), recorder, access, identity, requests_stopping);
+    let state = AdminState::new(Arc::clone(&rollouts), recorder, access, identity, availability, requests_stopping);
     let admin = admin.into_tokio()?;
     parts.spawn(async move {
         let served = axum::serve(admin, router(state).into_make_service_with_connect_info::<SocketAddr>())
@@ -316,17 +337,23 @@ async fn start_backends(
                 let stopping = stopping.clone();
                 builtin.spawn_on(serve_backend(bound, opened, until(stopping)), runtime);
                 addresses.push((configured.name.to_string(), address));
-                vec![Server::Tcp(address)]
+                vec![Server::from(address)]
             }
         };
-        upstreams.push(UpstreamConfig {
-            name: configured.name.clone(),
-            servers,
-            timeouts: configured.timeouts,
-            rescue: configured.rescue,
-        });
+        upstreams.push(configured.upstream(servers));
     }
     Ok((upstreams, addresses))
+}
+
+/// The file with the certificates that pingora trusts where a backend names none; `None` is for those of the system.
+fn roots(config: &Config) -> Result<Option<String>, StartError> {
+    let Some(backend) = config.backends.iter().find(|backend| backend.needs_system_roots()) else {
+        return Ok(Some(NO_ROOTS.to_owned()));
+    };
+    match rustls_native_certs::load_native_certs() {
+        Ok(roots) if !roots.is_empty() => Ok(None),
+        found => Err(StartError::Roots { name: backend.name.to_string(), source: found.err() }),
+    }
 }
 
 async fn serve_backend(bound: Bound, backend: Backend, stop: impl Future<Output = ()> + Send + 'static) {
@@ -341,11 +368,17 @@ async fn serve_backend(bound: Bound, backend: Backend, stop: impl Future<Output 
 }
 
 /// Takes requests until `stopping` turns true.
-async fn take_requests(gateway: Gateway, bound: Bound, entrance: Entrance, stopping: watch::Receiver<bool>) {
+async fn take_requests(
+    gateway: Gateway,
+    bound: Bound,
+    roots: Option<String>,
+    entrance: Entrance,
+    stopping: watch::Receiver<bool>,
+) {
     let settings = ServerConf {
         threads: processors(),
         upstream_keepalive_pool_size: UPSTREAM_POOL,
-        ca_file: Some(NO_ROOTS.to_owned()),
+        ca_file: roots,
         ..ServerConf::default()
     };
     let mut proxy = HttpProxy::new(gateway, Arc::new(settings));

@@ -17,13 +17,17 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::admin::AdminState;
 use crate::api::FlagStatus;
+use crate::availability::Condition;
 use crate::clock;
-use crate::flag::{FlagKey, Phase};
+use crate::flag::{BackendName, FlagKey, Phase};
 use crate::outcome::Tally;
 use crate::recorder::Served;
 use crate::rollout::Counters;
 
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The most servers of a backend that are told one by one: names may stand for any number.
+const MAX_SERVERS: usize = 100;
 
 /// The histogram's limits in milliseconds. Each is a limit of the buckets that latencies are counted in.
 const LIMITS_MS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
@@ -32,6 +36,7 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Snapshot {
         flags: state.rollouts.flags(),
+        backends: state.availability.all(),
         totals: state.recorder.totals().into_iter().collect(),
         long_keys: state.recorder.long_keys(),
         counters: state.rollouts.counters(),
@@ -48,6 +53,7 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
 #[derive(Debug)]
 struct Snapshot {
     flags: Vec<FlagStatus>,
+    backends: Vec<(BackendName, Condition)>,
     totals: Vec<(Served, Tally)>,
     long_keys: u64,
     counters: Counters,
@@ -59,6 +65,7 @@ impl Collector for Snapshot {
         self.requests(&mut encoder)?;
         self.durations(&mut encoder)?;
         self.rollouts(&mut encoder)?;
+        self.servers(&mut encoder)?;
         self.gateway(&mut encoder)
     }
 }
@@ -141,6 +148,38 @@ impl Snapshot {
         for ((flag, cause), count) in &self.counters.rollbacks {
             let labels = [("flag", flag.as_str()), ("cause", cause.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn servers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "1 for a server that requests are sent to: its health check finds it well, and it is not set aside";
+        let mut family = encoder.encode_descriptor("tidegate_server_healthy", help, None, MetricType::Gauge)?;
+        for (backend, condition) in &self.backends {
+            for server in condition.servers.iter().take(MAX_SERVERS) {
+                let labels = [("backend", backend.as_str()), ("server", server.name.as_str())];
+                let well = server.healthy && !server.ejected;
+                ConstGauge::new(i64::from(well)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+
+        let help = "1 for a backend with a server that can be used";
+        let mut family = encoder.encode_descriptor("tidegate_backend_available", help, None, MetricType::Gauge)?;
+        for (backend, condition) in &self.backends {
+            let available = i64::from(condition.unavailable_since.is_none());
+            ConstGauge::new(available).encode(family.encode_family(&[("backend", backend.as_str())])?)?;
+        }
+
+        let help = "Requests that could not be sent to one server and were tried on another";
+        let mut family = encoder.encode_descriptor("tidegate_upstream_retries", help, None, MetricType::Counter)?;
+        for (backend, condition) in &self.backends {
+            ConstCounter::new(condition.retries).encode(family.encode_family(&[("backend", backend.as_str())])?)?;
+        }
+
+        let help = "How often a server was set aside for failing requests one after the other";
+        let mut family = encoder.encode_descriptor("tidegate_server_ejections", help, None, MetricType::Counter)?;
+        for (backend, condition) in &self.backends {
+            ConstCounter::new(condition.ejections).encode(family.encode_family(&[("backend", backend.as_str())])?)?;
         }
         Ok(())
     }

@@ -134,6 +134,9 @@ fn text(explanation: &Explanation) -> String {
     for rule in &explanation.rules {
         push_rule(&mut text, rule);
     }
+    if explanation.canary_unavailable && explanation.arm == "canary" {
+        text.push_str("\ncanary unavailable: none of its servers can be used, stable serves");
+    }
     if let Some(bucket) = explanation.bucket {
         let _ = write!(text, "\nbucket {bucket} of 100000");
     }

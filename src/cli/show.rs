@@ -104,6 +104,15 @@ fn flag_text(flag: &FlagStatus) -> String {
             let _ = write!(text, "; about {requests} more would tell");
         }
     }
+    for arm in [&flag.arms.stable, &flag.arms.canary] {
+        for server in arm.servers.iter().filter(|server| !server.healthy || server.ejected) {
+            let how = if server.healthy { "set aside for failing requests" } else { "fails its health check" };
+            let _ = write!(text, "\n  {} server {}: {how}", arm.backend, server.name);
+        }
+    }
+    if !flag.arms.canary.available {
+        text.push_str("\n  canary unavailable: none of its servers can be used, stable serves its users");
+    }
     if let Some(rollback) = &flag.rollback {
         let _ = write!(
             text,

@@ -153,6 +153,7 @@ fn guard(mut section: Section<'_>) -> (Guard, FailureClasses) {
         latency_tolerance: section.or("latency_tolerance", latency_tolerance, defaults.latency_tolerance),
         max_latency: section.optional("max_latency", max_latency).map(|placed| placed.value),
         harm_budget: section.optional("harm_budget", harm_budget).map(|placed| placed.value),
+        max_unavailable: section.or("max_unavailable", max_unavailable, defaults.max_unavailable),
         min_requests: section.or("min_requests", min_requests, defaults.min_requests),
         tolerance: section.section("tolerance").and_then(tolerance).unwrap_or(defaults.tolerance),
     };
@@ -201,6 +202,12 @@ fn latency_tolerance(value: &Value) -> Result<LatencyTolerance, String> {
 
 /// A limit for latencies. Less than a millisecond is not told apart from the gateway's own time, and more than ten minutes
 /// is waited for by nobody.
+fn max_unavailable(value: &Value) -> Result<Duration, String> {
+    let limit = duration(value)?;
+    let meaningful = (Duration::from_secs(1)..=Duration::from_hours(24)).contains(&limit);
+    meaningful.then_some(limit).ok_or_else(|| "a canary may be away from \"1s\" to \"24h\"".to_owned())
+}
+
 fn max_latency(value: &Value) -> Result<Duration, String> {
     let limit = duration(value)?;
     let meaningful = (Duration::from_millis(1)..=Duration::from_mins(10)).contains(&limit);

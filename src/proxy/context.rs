@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use pingora_error::{Error, ErrorType};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::flag::{Evaluation, SetVersion};
+use crate::flag::{Arm, Evaluation, SetVersion};
 use crate::outcome::{Excuse, Failure, FailureClasses, Outcome};
 use crate::proxy::route::RoutePlace;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::{Lease, Tried, Upstream};
 use crate::recorder::{Answer, Ending, Met, Party, RecordedFlag, Wait};
 
 /// The longest request id that is taken over from a trusted proxy.
@@ -111,6 +112,17 @@ pub struct Context {
     pub(crate) place: Option<RoutePlace>,
     pub(crate) decision: Option<Decision>,
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// The server that has the request, and those that could not be reached with it.
+    pub(crate) server: Option<Lease>,
+    pub(crate) tried: Tried,
+    /// The hash of its targeting key, if it has one.
+    pub(crate) key: Option<u64>,
+    /// When the exchange with the backend began.
+    pub(crate) exchange_began: Option<Instant>,
+    /// How many answers of 1xx the backend has sent.
+    pub(crate) interim_answers: u32,
+    /// It was decided for the canary, which had no server to serve it: stable does.
+    pub(crate) diverted: bool,
     pub(crate) upstream_status: Option<u16>,
     /// Whether the client has been told, or is being told, how the request ends.
     pub(crate) response_began: bool,
@@ -150,6 +162,12 @@ impl Context {
             place: None,
             decision: None,
             upstream: None,
+            server: None,
+            tried: Tried::default(),
+            key: None,
+            exchange_began: None,
+            interim_answers: 0,
+            diverted: false,
             upstream_status: None,
             response_began: false,
             fallback: None,
@@ -194,7 +212,7 @@ impl Context {
     /// Notes that a backend has all of the request, so that its answer is waited for from now on. If it is asked again, it was
     /// waited for before.
     pub(crate) fn begin_wait(&mut self, now: Instant) {
-        let Some(decision) = self.decision.as_ref().filter(|_| !self.asked) else { return };
+        let Some(decision) = self.decision.as_ref().filter(|_| !self.asked && !self.diverted) else { return };
         self.asked = true;
         let wait = decision.entry.attached.begin_wait(decision.evaluation.arm, decision.party);
         self.wait = wait.map(|wait| (wait, now));
@@ -215,8 +233,47 @@ impl Context {
         self.asked = true;
         self.given_up = Some(GivenUp { failure, after: now.duration_since(self.started) });
         self.upstream = Some(fallback.upstream);
+        self.server = None;
+        self.tried = Tried::default();
+        self.exchange_began = None;
+        self.interim_answers = 0;
         self.upstream_status = None;
         self.switched = true;
+    }
+
+    /// Tries the request, which could not be sent, on another server of the backend, if there is one.
+    pub(crate) fn try_another_server(&mut self, now: Instant) -> bool {
+        let (Some(upstream), Some(server)) = (&self.upstream, self.server.take()) else { return false };
+        self.tried.add(server.endpoint());
+        let has_another = upstream.has_another(&self.tried, now);
+        if has_another {
+            upstream.note_retry();
+        }
+        has_another
+    }
+
+    /// Counts a failure against the server that has the request.
+    pub(crate) fn note_server_failure(&self, now: Instant) {
+        if let (Some(upstream), Some(server)) = (&self.upstream, &self.server) {
+            upstream.note_failure(server.endpoint(), now);
+        }
+    }
+
+    /// Ends an exchange that has taken longer than it may in all. Without such a limit no clock is read.
+    pub(crate) fn check_total(&self, now: impl FnOnce() -> Instant) -> pingora_error::Result<()> {
+        let total = self.upstream.as_ref().and_then(|upstream| upstream.timeouts().total);
+        match (total, self.exchange_began) {
+            (Some(total), Some(began)) if now().duration_since(began) >= total => {
+                let error = Error::explain(ErrorType::ReadTimedout, "the whole exchange took too long");
+                Err(error.into_up())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the request has been sent over to stable, and pingora has not begun anew yet.
+    pub(crate) fn was_switched(&self) -> bool {
+        self.switched
     }
 
     /// Whether the request has just been sent over to stable; told once.
@@ -250,8 +307,13 @@ impl Context {
             }
             None => (outcome, now.duration_since(self.started), Met::User),
         };
+        // What the canary never saw is not charged to it; and stable is compared by those who were drawn for it alone.
+        let (arm, party) = match self.diverted {
+            true => (Arm::Stable, Party { drawn: false, ..decision.party }),
+            false => (decision.evaluation.arm, decision.party),
+        };
         let ending = Ending { outcome, duration, met, request_id: self.request_id_text() };
-        decision.entry.attached.charge(decision.evaluation.arm, decision.party, ending);
+        decision.entry.attached.charge(arm, party, ending);
         decision.log(self.request_id_text(), outcome.as_str(), duration.as_secs_f64() * 1000.0, met == Met::Gateway);
     }
 }

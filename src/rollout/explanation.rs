@@ -28,6 +28,7 @@ pub fn explanation(
         phase: rollout.phase_name().to_owned(),
         release: rollout.release.clone(),
         generation: rollout.generation.get(),
+        canary_unavailable: false,
         steps: derivation.steps.iter().map(|step| asked.step(step)).collect(),
         rules: derivation.rules.iter().map(rule).collect(),
         at: context.now.to_string(),

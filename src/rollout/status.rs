@@ -4,8 +4,9 @@ use tokio::sync::watch;
 
 use crate::api::{
     ArmStatus, Arms, BetaPage, ChainReport, Event, Evidence, Explanation, FlagStatus, FlagdExport, NotExported, Second,
-    Why,
+    ServerStatus, Why,
 };
+use crate::availability::Availability;
 use crate::clock;
 use crate::flag::{Arm, BetaChangeKind, Flag, FlagKey, Moment, Phase, Rollout, SetVersion};
 use crate::flag_file::{Exported, Unsaid, export};
@@ -26,7 +27,10 @@ impl Rollouts {
     pub fn flags(&self) -> Vec<FlagStatus> {
         let book = self.book();
         let set = self.flags.load();
-        set.entries().into_iter().map(|entry| flag_status(entry, book.live.get(&entry.flag.key))).collect()
+        set.entries()
+            .into_iter()
+            .map(|entry| flag_status(entry, book.live.get(&entry.flag.key), &self.availability))
+            .collect()
     }
 
     /// The version of the flag files in force.
@@ -39,7 +43,7 @@ impl Rollouts {
     #[must_use]
     pub fn flag(&self, key: &FlagKey) -> Option<FlagStatus> {
         let book = self.book();
-        self.flags.load().get(key).map(|entry| flag_status(entry, book.live.get(key)))
+        self.flags.load().get(key).map(|entry| flag_status(entry, book.live.get(key), &self.availability))
     }
 
     /// What the judge's verdict on a flag's canary rests on: of the rollback, while its latch holds. The first is nothing if
@@ -60,7 +64,9 @@ impl Rollouts {
         let set = self.flags.load();
         let (entry, live) = (set.get(key)?, book.live.get(key)?);
         let now = Moment::from_unix_millis(clock::wall().as_millisecond());
-        Some(explanation(&entry.flag, &entry.rollout, &live.definition, &asked.context(now)))
+        let found = explanation(&entry.flag, &entry.rollout, &live.definition, &asked.context(now));
+        let away = self.availability.unavailable_since(entry.flag.backend(Arm::Canary)).is_some();
+        Some(Explanation { canary_unavailable: away, ..found })
     }
 
     /// A page of a flag's beta list, of at most `limit` users, if there is such a flag.
@@ -163,7 +169,7 @@ pub fn flagd_export<'f>(flags: impl IntoIterator<Item = (&'f Flag, &'f Rollout)>
     FlagdExport { flagd: document, not_exported: unsaid.into_iter().map(not_exported).collect() }
 }
 
-fn flag_status(entry: &RecordedFlag, live: Option<&Live>) -> FlagStatus {
+fn flag_status(entry: &RecordedFlag, live: Option<&Live>, availability: &Availability) -> FlagStatus {
     let (flag, rollout) = (&entry.flag, &entry.rollout);
     let held = matches!(rollout.phase, Phase::Paused | Phase::RolledBack);
     FlagStatus {
@@ -180,14 +186,18 @@ fn flag_status(entry: &RecordedFlag, live: Option<&Live>) -> FlagStatus {
         beta_removed: rollout.beta.count(BetaChangeKind::Removed),
         owner: flag.owner.clone(),
         description: flag.description.clone(),
-        arms: Arms { stable: arm_status(entry, Arm::Stable), canary: arm_status(entry, Arm::Canary) },
+        arms: Arms {
+            stable: arm_status(entry, Arm::Stable, availability),
+            canary: arm_status(entry, Arm::Canary, availability),
+        },
         evidence: live.map(evidence).unwrap_or_default(),
         rollback: live.and_then(|live| live.rollback.clone()),
         ramp: flag.ramp.as_ref().zip(live).map(|(ramp, live)| ramp_status(ramp, rollout, live)),
     }
 }
 
-fn arm_status(entry: &RecordedFlag, arm: Arm) -> ArmStatus {
+fn arm_status(entry: &RecordedFlag, arm: Arm, availability: &Availability) -> ArmStatus {
+    let condition = availability.condition(entry.flag.backend(arm));
     let tally = entry.attached.tally(arm);
     let requests = tally.requests();
     let quantile_ms = |q| tally.latency.quantile(q).map(|latency| latency.as_secs_f64() * 1000.0);
@@ -198,6 +208,12 @@ fn arm_status(entry: &RecordedFlag, arm: Arm) -> ArmStatus {
         error_rate: if requests == 0 { 0.0 } else { tally.failures as f64 / requests as f64 },
         p50_ms: quantile_ms(0.5),
         p99_ms: quantile_ms(0.99),
+        available: condition.unavailable_since.is_none(),
+        servers: condition
+            .servers
+            .into_iter()
+            .map(|server| ServerStatus { name: server.name, healthy: server.healthy, ejected: server.ejected })
+            .collect(),
     }
 }
 

@@ -5,6 +5,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::harness::{FLAG, Gateway, eventually, header, pair, problem};
+use crate::upstream::Upstream;
 
 fn request(gateway: &Gateway, method: Method, path: &str) -> RequestBuilder {
     gateway.client.request(method, format!("{}{path}", gateway.admin))
@@ -12,9 +13,10 @@ fn request(gateway: &Gateway, method: Method, path: &str) -> RequestBuilder {
 
 #[tokio::test]
 async fn a_flag_is_shown_as_the_contract_says() {
-    let (_stable, _canary, _site, gateway) = pair().await;
+    let (stable, canary, _site, gateway) = pair().await;
     let mut flag = gateway.flag().await;
     flag["evidence"].take();
+    let servers = |upstream: &Upstream| json!([{"name": upstream.address(), "healthy": true, "ejected": false}]);
     assert_eq!(
         flag,
         json!({
@@ -23,9 +25,9 @@ async fn a_flag_is_shown_as_the_contract_says() {
             "beta_added": 0, "beta_removed": 0, "owner": "", "description": "",
             "arms": {
                 "stable": {"backend": "sync", "requests": 0, "failures": 0, "error_rate": 0.0, "p50_ms": null,
-                           "p99_ms": null},
+                           "p99_ms": null, "available": true, "servers": servers(&stable)},
                 "canary": {"backend": "async", "requests": 0, "failures": 0, "error_rate": 0.0, "p50_ms": null,
-                           "p99_ms": null},
+                           "p99_ms": null, "available": true, "servers": servers(&canary)},
             },
             "evidence": null, "rollback": null, "ramp": null,
         })

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio::time::interval;
 use tokio::time::sleep;
 
 /// A well-behaved HTTP server: it sends back what it got, and says how it was asked.
@@ -36,7 +37,11 @@ struct Script {
 
 impl Upstream {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    /// The same on a socket that is there already.
+    pub(crate) fn on(listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap().to_string();
         let script = Arc::new(Script {
             status: AtomicU16::new(200),
@@ -150,6 +155,20 @@ impl RawUpstream {
 impl Drop for RawUpstream {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Answers whoever connects with a byte every now and then, and never to the end.
+pub(crate) async fn drip(listener: TcpListener) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await;
+        let mut ticks = interval(Duration::from_millis(20));
+        while stream.write_all(b"x").await.is_ok() {
+            ticks.tick().await;
+        }
     }
 }
 
