@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -15,6 +16,9 @@ use tokio::task::JoinSet;
 
 use crate::harness::{FLAG, Gateway, Site, eventually, flag_text, pair, read_to_end, stderr};
 use crate::upstream::Upstream;
+
+/// How long the watcher waits for somebody who keeps writing a file.
+const WRITER_WAITED_FOR: Duration = Duration::from_millis(500);
 
 /// The variant of each of `users` users.
 async fn variants(gateway: &Gateway, users: usize) -> BTreeMap<String, String> {
@@ -160,16 +164,30 @@ async fn a_file_that_is_being_written_is_not_read() {
     let (begin, end) = (whole.split("[beta]").next().unwrap(), "enabled = false\n");
     fs::write(site.flag_file(), format!("{begin}{end}")).unwrap();
     eventually("it is switched off", || async { gateway.flag().await["phase"] == "disabled" }).await;
-    let generation = gateway.flag().await["generation"].clone();
-    for _ in 0..5 {
+    let mut told = 0;
+    for _ in 0..50 {
+        let generation = gateway.flag().await["generation"].clone();
         let mut file = fs::File::create(site.flag_file()).unwrap();
         file.write_all(begin.as_bytes()).unwrap();
+        let mut seen = Vec::new();
         for _ in 0..30 {
-            assert_eq!(gateway.variant("alice").await, "sync");
+            seen.push(gateway.variant("alice").await);
         }
+        // A writer is not waited for without end: on a machine that is too busy for that, a round says nothing.
+        let in_time = file.metadata().unwrap().modified().unwrap().elapsed().unwrap() < WRITER_WAITED_FOR / 2;
         file.write_all(end.as_bytes()).unwrap();
+        drop(file);
+        if in_time {
+            told += 1;
+            assert!(seen.iter().all(|variant| variant == "sync"), "{seen:?}");
+            assert_eq!(gateway.flag().await["generation"], generation, "the flag was never switched on");
+        }
+        eventually("it is switched off", || async { gateway.flag().await["phase"] == "disabled" }).await;
+        if told == 5 {
+            return;
+        }
     }
-    assert_eq!(gateway.flag().await["generation"], generation, "the flag was never switched on");
+    assert!(told > 0, "the machine was too busy in every round");
 }
 
 #[tokio::test]

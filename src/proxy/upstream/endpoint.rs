@@ -107,7 +107,7 @@ impl Endpoint {
     /// A request failed. Says whether the server is set aside for it.
     pub(crate) fn failed(&self, ejection: Ejection, now: Instant) -> bool {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if ejection.after == 0 || failures % ejection.after != 0 || self.is_ejected(now) {
+        if ejection.after == 0 || !failures.is_multiple_of(ejection.after) || self.is_ejected(now) {
             return false;
         }
         let times = self.ejections.fetch_add(1, Ordering::Relaxed) + 1;
