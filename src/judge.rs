@@ -29,7 +29,7 @@ pub use mixture::{ALTERNATIVES, Stake};
 pub use report::{LimitReport, Outlook, Report, StreamReport};
 pub use stream::{Gathering, MAX_STRATA, PATIENCE, StreamState};
 pub use tolerance::{LatencyTolerance, Tolerance};
-pub use trial::{Absolute, Sample, Settings, Stream, StreamSettings, Trial, TrialState};
+pub use trial::{Absolute, Aside, Sample, Settings, Stream, StreamSettings, Trial, TrialState};
 
 /// A share of requests, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]

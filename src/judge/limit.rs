@@ -29,14 +29,14 @@ pub(crate) struct LimitTest {
 }
 
 impl LimitTest {
-    /// A test against `limit`, a share, that has seen nothing.
-    pub(crate) fn new(limit: f64) -> Self {
-        Self::resume(limit, LimitState { stakes: [Stake::START; ALTERNATIVES], canary: Counts::default() })
+    /// A test against `limit`, a share, that has seen nothing and is to hold without any `aside` failures.
+    pub(crate) fn new(limit: f64, aside: u64) -> Self {
+        Self::resume(limit, aside, LimitState { stakes: [Stake::START; ALTERNATIVES], canary: Counts::default() })
     }
 
     /// The test that was in this state.
-    pub(crate) fn resume(limit: f64, state: LimitState) -> Self {
-        Self { limit: limit.max(LOWEST), mixture: Mixture::new(state.stakes), canary: state.canary }
+    pub(crate) fn resume(limit: f64, aside: u64, state: LimitState) -> Self {
+        Self { limit: limit.max(LOWEST), mixture: Mixture::new(state.stakes, aside), canary: state.canary }
     }
 
     pub(crate) fn state(&self) -> LimitState {
@@ -62,8 +62,7 @@ impl LimitTest {
         self.canary = self.canary.plus(canary);
         if canary.requests > 0 && self.limit <= HIGHEST_ALLOWED {
             let limit = self.limit;
-            self.mixture
-                .bet(canary.requests as f64, limit, alternatives(limit), |p1| likelihood_ratio(canary, p1, limit));
+            self.mixture.bet(canary, limit, alternatives(limit), |p1| likelihood_ratio(canary, p1, limit));
         }
     }
 }

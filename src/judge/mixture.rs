@@ -6,6 +6,7 @@
 //! mixtures over change points of Shin, Ramdas and Rinaldo, "E-detectors: a nonparametric framework for sequential change
 //! detection"; that the logarithm cannot be saved is Lorden, "Procedures for reacting to a change in distribution", 1971).
 
+use crate::judge::Counts;
 use crate::judge::numeric::{log_add, with_odds};
 
 /// How many ways of being worse are bet on.
@@ -58,11 +59,14 @@ pub struct Stake {
     pub log_wealth: f64,
     /// What has been spent of the reserve: canary requests times the alternative's distance from the allowed rate, 0 or more.
     pub spent: f64,
+    /// The most that one fixed failure of the canary may have been worth to it on average, in nats: the logarithm of the
+    /// alternative's odds ratio over the allowed rate; 0 while nothing has failed.
+    pub dearest: f64,
 }
 
 impl Stake {
     /// Before the first outcome.
-    pub const START: Self = Self { log_wealth: LOG_FROM_THE_START, spent: 0.0 };
+    pub const START: Self = Self { log_wealth: LOG_FROM_THE_START, spent: 0.0, dearest: 0.0 };
 
     /// Bets on one more block of `requests` canary requests whose alternative is `distance` above the allowed rate, and
     /// whose factor, the likelihood ratio, is `exp(log_factor)`.
@@ -80,8 +84,9 @@ impl Stake {
         LOG_RESERVE - THRIFT * self.spent.ln_1p()
     }
 
-    fn log_total(&self) -> f64 {
-        log_add(self.log_wealth, self.log_reserve())
+    /// What it would be worth at most had any `aside` failures not happened.
+    fn log_total(&self, aside: f64) -> f64 {
+        log_add(self.log_wealth - aside * self.dearest, self.log_reserve())
     }
 }
 
@@ -95,13 +100,21 @@ const LOG_RESERVE: f64 = -1.203_972_804_325_936;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Mixture {
     stakes: [Stake; ALTERNATIVES],
+    aside: f64,
     /// Kept, since it is asked for more often than it changes.
     log_evidence: f64,
 }
 
 impl Mixture {
-    pub(crate) fn new(stakes: [Stake; ALTERNATIVES]) -> Self {
-        let mut mixture = Self { stakes, log_evidence: 0.0 };
+    /// A mixture whose evidence is to hold without any `aside` failures of the canary.
+    ///
+    /// They are taken off every stake at the highest price that one ever had. If one request of the canary in a block fails for
+    /// certain, the block's factor is `p1/g A^(n_c - 1) B^n_s` on average, with A and B the means of one request to either arm;
+    /// since `A^n_c B^n_s <= 1`, that is at most `(p1/g) / A`, and A is at least `(1 - p1) / (1 - g)`: the odds ratio, which is
+    /// highest at the lowest g. So what is left is evidence although one user, behind no more than that many failures, would
+    /// have failed on either arm.
+    pub(crate) fn new(stakes: [Stake; ALTERNATIVES], aside: u64) -> Self {
+        let mut mixture = Self { stakes, aside: aside as f64, log_evidence: 0.0 };
         mixture.weigh();
         mixture
     }
@@ -119,19 +132,23 @@ impl Mixture {
     /// alternative's logarithm of a factor that is at most 1 on average while the canary is no worse than allowed.
     pub(crate) fn bet(
         &mut self,
-        requests: f64,
+        canary: Counts,
         allowed: f64,
         rates: [f64; ALTERNATIVES],
         log_factor: impl Fn(f64) -> f64,
     ) {
         for (stake, rate) in self.stakes.iter_mut().zip(rates) {
-            stake.bet(requests, rate - allowed, log_factor(rate));
+            stake.bet(canary.requests as f64, rate - allowed, log_factor(rate));
+            if canary.failures > 0 {
+                stake.dearest = stake.dearest.max((rate * (1.0 - allowed) / (allowed * (1.0 - rate))).ln());
+            }
         }
         self.weigh();
     }
 
     fn weigh(&mut self) {
-        let parts = self.stakes.iter().zip(WEIGHTS).map(|(stake, weight)| weight.ln() + stake.log_total());
+        let aside = self.aside;
+        let parts = self.stakes.iter().zip(WEIGHTS).map(|(stake, weight)| weight.ln() + stake.log_total(aside));
         self.log_evidence = parts.fold(f64::NEG_INFINITY, log_add);
     }
 }
@@ -144,7 +161,7 @@ mod tests {
 
     #[test]
     fn evidence_starts_at_one() {
-        assert!(Mixture::new([Stake::START; ALTERNATIVES]).log_evidence().abs() < 1e-12);
+        assert!(Mixture::new([Stake::START; ALTERNATIVES], 0).log_evidence().abs() < 1e-12);
         assert!((LOG_FROM_THE_START - FROM_THE_START.ln()).abs() < 1e-15);
         assert!((LOG_RESERVE - (1.0 - FROM_THE_START).ln()).abs() < 1e-15);
         assert!((WEIGHTS.iter().sum::<f64>() - 1.0).abs() < 1e-15);
@@ -160,12 +177,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_stake_is_made_or_lost_without_evidence(
-            blocks in prop::collection::vec((0.0_f64..1e6, 1e-9_f64..0.98), 0..60),
+            blocks in prop::collection::vec((0_u64..1_000_000, 1e-9_f64..0.98), 0..60),
         ) {
             // Factors of 1 leave the total what it was: what the reserve loses, the bets hold.
-            let mut mixture = Mixture::new([Stake::START; ALTERNATIVES]);
+            let mut mixture = Mixture::new([Stake::START; ALTERNATIVES], 0);
             for (requests, distance) in blocks {
-                mixture.bet(requests, 0.01, [0.01 + distance; ALTERNATIVES], |_| 0.0);
+                mixture.bet(Counts { requests, failures: 0 }, 0.01, [0.01 + distance; ALTERNATIVES], |_| 0.0);
                 prop_assert!(mixture.log_evidence().abs() < 1e-9, "{}", mixture.log_evidence());
             }
         }

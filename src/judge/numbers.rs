@@ -7,7 +7,7 @@ use crate::judge::mixture::{ALTERNATIVES, Stake};
 use crate::judge::{Absolute, Counts, Gathering, LimitState, Memory, Stream, StreamState, TrialState};
 
 /// The first number of each row: another layout is not read.
-const LAYOUT: f64 = 2.0;
+const LAYOUT: f64 = 3.0;
 
 /// The streams, each with the number that stands for it.
 const STREAMS: [(Stream, f64); 4] =
@@ -25,7 +25,7 @@ impl TrialState {
             row.extend(STREAMS.iter().filter(|(known, _)| known == stream).map(|(_, number)| number));
             let StreamState { slow, fast, stakes, gathering, stable, canary, recent_share, assurance } = state;
             row.extend([slow.requests, slow.failures, fast.requests, fast.failures]);
-            row.extend(stakes.iter().flat_map(|stake| [stake.log_wealth, stake.spent]));
+            row.extend(stakes.iter().flat_map(|stake| [stake.log_wealth, stake.spent, stake.dearest]));
             row.push(gathering.len() as f64);
             for block in gathering {
                 row.extend([block.share, block.since.as_secs_f64()]);
@@ -38,7 +38,7 @@ impl TrialState {
         row.push(self.limits.len() as f64);
         for (of, LimitState { stakes, canary }) in &self.limits {
             row.extend(LIMITS.iter().filter(|(known, _)| known == of).map(|(_, number)| number));
-            row.extend(stakes.iter().flat_map(|stake| [stake.log_wealth, stake.spent]));
+            row.extend(stakes.iter().flat_map(|stake| [stake.log_wealth, stake.spent, stake.dearest]));
             row.extend(counts(*canary));
         }
         row.extend([self.requests as f64, self.harm as f64]);
@@ -130,7 +130,7 @@ impl Row<'_> {
     fn stakes(&mut self) -> Option<[Stake; ALTERNATIVES]> {
         let mut stakes = [Stake::START; ALTERNATIVES];
         for stake in &mut stakes {
-            *stake = Stake { log_wealth: self.number()?, spent: self.number()? };
+            *stake = Stake { log_wealth: self.number()?, spent: self.number()?, dearest: self.number()? };
         }
         Some(stakes)
     }
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn what_is_no_state_is_not_read() {
         for row in
-            [&[][..], &[1.0, 0.0, 0.0], &[2.0, -1.0, 0.0], &[2.0, 0.0, 1.0], &[2.0, 0.0, 0.5], &[2.0, f64::NAN, 0.0]]
+            [&[][..], &[1.0, 0.0, 0.0], &[3.0, -1.0, 0.0], &[3.0, 0.0, 1.0], &[3.0, 0.0, 0.5], &[3.0, f64::NAN, 0.0]]
         {
             assert_eq!(TrialState::from_numbers(row), None, "{row:?}");
         }

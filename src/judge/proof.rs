@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::judge::mixture::{HIGHEST_ALLOWED, alternatives};
 use crate::judge::stream::{likelihood_ratio, log_factor};
 use crate::judge::{
-    Absolute, Counts, MAX_STRATA, Outlook, Rate, Sample, Settings, Stream, StreamSettings, Tolerance, Trial,
+    Absolute, Aside, Counts, MAX_STRATA, Outlook, Rate, Sample, Settings, Stream, StreamSettings, Tolerance, Trial,
 };
 
 const TICK: Duration = Duration::from_millis(100);
@@ -74,6 +74,51 @@ fn no_bet_is_worth_more_than_its_stake_while_the_canary_is_as_good_as_allowed() 
     }
     assert!(worst <= 1.0 + 1e-9, "a bet returns {worst} of its stake");
     assert!(worst > 0.999, "the bound is not sharp: {worst}");
+}
+
+#[test]
+fn a_failure_that_was_certain_is_worth_no_more_than_what_is_set_aside_for_it() {
+    let mut worst: f64 = 0.0;
+    for (points, factor) in [(0.0, 1.0), (0.002, 1.25), (0.05, 1.0)] {
+        let tolerance = Tolerance::new(points, factor).unwrap();
+        for p0 in [1e-6, 0.001, 0.03, 0.4] {
+            let allowed = tolerance.allowed(p0);
+            for p1 in alternatives(allowed) {
+                let price = p1 * (1.0 - allowed) / (allowed * (1.0 - p1));
+                for stable in [0.0, 0.001, 0.02, 0.3, 0.9, 1.0] {
+                    let canary = tolerance.allowed(stable).min(1.0);
+                    for (n_s, n_c) in [(1, 1), (9, 1), (2, 5), (9, 9)] {
+                        let mut mean = 0.0;
+                        for x_s in 0..=n_s {
+                            for others in 0..n_c {
+                                let of_canary = counts(n_c, others + 1);
+                                let factor = log_factor(tolerance, p0, p1, counts(n_s, x_s), of_canary).exp();
+                                mean += factor * probability(n_s, x_s, stable) * probability(n_c - 1, others, canary);
+                            }
+                        }
+                        worst = worst.max(mean / price);
+                    }
+                }
+            }
+        }
+    }
+    assert!(worst <= 1.0 + 1e-9, "it is worth {worst} of the price");
+    assert!(worst > 0.5, "the price is far too high: {worst}");
+}
+
+#[test]
+fn one_failure_more_is_needed_where_one_is_set_aside() {
+    let stops = |aside| {
+        let mut trial = Trial::new(&Settings { aside, ..settings(Tolerance::default(), Some(0.05)) });
+        (1..100).find(|tick| {
+            let sample = Sample { stream: Stream::Errors, share: 0.1, stable: counts(9, 0), canary: counts(1, 1) };
+            trial.observe(TICK * *tick, &[sample]);
+            trial.observe_canary(Absolute::Errors, sample.canary);
+            trial.is_worse()
+        })
+    };
+    let (without, with) = (stops(Aside::default()).unwrap(), stops(Aside::ONE_USER).unwrap());
+    assert!(without < with && with <= without + 2, "{without} {with}");
 }
 
 #[test]

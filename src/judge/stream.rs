@@ -84,20 +84,22 @@ pub(crate) struct StreamTest {
 }
 
 impl StreamTest {
-    /// A test that has seen nothing but what stable did before the canary came.
-    pub(crate) fn new(tolerance: Tolerance, history: Counts) -> Self {
+    /// A test that has seen nothing but what stable did before the canary came, and whose evidence is to hold without any
+    /// `aside` failures of the canary.
+    pub(crate) fn new(tolerance: Tolerance, aside: u64, history: Counts) -> Self {
         let Baseline { slow, fast } = Baseline::new(history);
         let (stable, canary) = (Counts::default(), Counts::default());
         let stakes = [Stake::START; ALTERNATIVES];
         let gathering = Vec::new();
         let (recent_share, assurance) = (0.0, [0.0; BETTER]);
-        Self::resume(tolerance, StreamState { slow, fast, stakes, gathering, stable, canary, recent_share, assurance })
+        let state = StreamState { slow, fast, stakes, gathering, stable, canary, recent_share, assurance };
+        Self::resume(tolerance, aside, state)
     }
 
     /// The test that was in this state.
-    pub(crate) fn resume(tolerance: Tolerance, state: StreamState) -> Self {
+    pub(crate) fn resume(tolerance: Tolerance, aside: u64, state: StreamState) -> Self {
         let StreamState { slow, fast, stakes, gathering, stable, canary, recent_share, assurance } = state;
-        let (baseline, mixture) = (Baseline { slow, fast }, Mixture::new(stakes));
+        let (baseline, mixture) = (Baseline { slow, fast }, Mixture::new(stakes, aside));
         let assurance = Assurance::new(tolerance, assurance);
         Self { tolerance, baseline, mixture, gathering, stable, canary, recent_share, assurance }
     }
@@ -214,9 +216,8 @@ impl StreamTest {
         let allowed = self.tolerance.allowed(p0);
         if allowed <= HIGHEST_ALLOWED {
             let tolerance = self.tolerance;
-            self.mixture.bet(canary.requests as f64, allowed, alternatives(allowed), |p1| {
-                log_factor(tolerance, p0, p1, stable, canary)
-            });
+            self.mixture
+                .bet(canary, allowed, alternatives(allowed), |p1| log_factor(tolerance, p0, p1, stable, canary));
         }
         self.assurance.bet(p0, stable, canary);
         self.baseline.learn(stable);

@@ -88,6 +88,35 @@ pub struct Settings {
     pub harm_budget: Option<u64>,
     /// Before this many requests to the canary no statistics take it out. The harm budget does.
     pub min_requests: u64,
+    /// How many failures of the canary the evidence must hold without: as many as one user may add, so that one alone is
+    /// none. 0 where users are unknown.
+    pub aside: Aside,
+}
+
+/// How many outcomes of each kind are set aside before the rest is evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Aside {
+    /// Failures.
+    pub errors: u64,
+    /// Slow answers.
+    pub latency: u64,
+}
+
+impl Aside {
+    /// What one user may add, as the recorder hears them: one failure, and two slow answers, since that an answer is slow is
+    /// not known when the next request is heard.
+    pub const ONE_USER: Self = Self { errors: 1, latency: 2 };
+
+    fn of_stream(self, stream: Stream) -> u64 {
+        if stream == Stream::Errors { self.errors } else { self.latency }
+    }
+
+    fn of_limit(self, limit: Absolute) -> u64 {
+        match limit {
+            Absolute::Errors => self.errors,
+            Absolute::Latency => self.latency,
+        }
+    }
 }
 
 impl Settings {
@@ -167,9 +196,12 @@ impl Trial {
         let tests = settings.streams.iter().map(|of| Weighed {
             stream: of.stream,
             weight: weight(of.stream, &settings.streams),
-            test: StreamTest::new(of.tolerance, of.history),
+            test: StreamTest::new(of.tolerance, settings.aside.of_stream(of.stream), of.history),
         });
-        let limits = Absolute::BOTH.into_iter().filter_map(|of| Some((of, LimitTest::new(settings.limit(of)?))));
+        let limits = Absolute::BOTH.into_iter().filter_map(|of| {
+            let limit = settings.limit(of)?;
+            Some((of, LimitTest::new(limit, settings.aside.of_limit(of))))
+        });
         Self {
             false_rollback: settings.false_rollback.as_share(),
             at: Duration::ZERO,
@@ -192,12 +224,13 @@ impl Trial {
         trial.at = state.at;
         for (stream, state) in state.streams {
             if let Some(weighed) = trial.tests.iter_mut().find(|weighed| weighed.stream == stream) {
-                weighed.test = StreamTest::resume(weighed.test.tolerance(), state);
+                let aside = settings.aside.of_stream(stream);
+                weighed.test = StreamTest::resume(weighed.test.tolerance(), aside, state);
             }
         }
         for (of, state) in state.limits {
             if let Some((_, test)) = trial.limits.iter_mut().find(|(known, _)| *known == of) {
-                *test = LimitTest::resume(test.limit(), state);
+                *test = LimitTest::resume(test.limit(), settings.aside.of_limit(of), state);
             }
         }
         (trial.requests, trial.harm) = (state.requests, state.harm);

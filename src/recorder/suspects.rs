@@ -5,19 +5,14 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::recorder::units::Unit;
+use crate::recorder::units::{Heads, Unit, bearable};
 
 /// Users who are told apart.
 const SUSPECTS: usize = 1 << 10;
 
-/// So many slow or awaited answers of a user are judged in any case.
-const ALWAYS: u64 = 2;
-
-/// Beyond that, one user may be behind at most one in this many of the slow answers, if there are many users.
-const ONE_IN: u64 = 20;
-
-/// And behind this many times an equal share, if there are few.
-const TIMES_EQUAL: u64 = 3;
+/// So many slow or awaited answers of a user are judged in any case. The judge sets as many aside
+/// (`judge::Aside`).
+const ALWAYS_JUDGED: u64 = 2;
 
 /// The slow answers of one arm by user, for each of `N` lines that they can be slow by.
 #[derive(Debug)]
@@ -25,8 +20,7 @@ pub(crate) struct Suspects<const N: usize> {
     waiting: Box<[AtomicU32]>,
     slow: [Box<[AtomicU32]>; N],
     total: [AtomicU64; N],
-    /// A bit for each user, of so few that only a handful can be told from many.
-    users: AtomicU64,
+    users: Heads,
 }
 
 impl<const N: usize> Default for Suspects<N> {
@@ -36,7 +30,7 @@ impl<const N: usize> Default for Suspects<N> {
             waiting: table(),
             slow: std::array::from_fn(|_| table()),
             total: std::array::from_fn(|_| AtomicU64::new(0)),
-            users: AtomicU64::new(0),
+            users: Heads::default(),
         }
     }
 }
@@ -45,14 +39,12 @@ impl<const N: usize> Suspects<N> {
     /// Whether another request of `unit` may be judged. It depends on what is known of the user, never on the request.
     pub(crate) fn may_ask(&self, unit: Unit) -> bool {
         // Relaxed throughout: every cell stands for itself, and nothing else is published by it.
-        let users = self.users.fetch_or(1 << unit.low(64), Ordering::Relaxed) | 1 << unit.low(64);
-        let users = u64::from(users.count_ones());
+        let users = self.users.count(unit);
         let place = unit.high(SUSPECTS);
         let waiting = read(&self.waiting, place);
         self.slow.iter().zip(&self.total).all(|(slow, total)| {
             let total = total.load(Ordering::Relaxed);
-            let bearable = ALWAYS.max(total / ONE_IN).max(total * TIMES_EQUAL / users);
-            waiting + read(slow, place) < bearable
+            waiting + read(slow, place) < bearable(ALWAYS_JUDGED, total, users)
         })
     }
 
@@ -80,10 +72,10 @@ impl<const N: usize> Suspects<N> {
         }
     }
 
-    /// How many users there are, more than a few counting as 64, and how many of them had slow answers by this line or
+    /// How many users there are, 1024 at most, and how many of them had slow answers by this line or
     /// wait for one.
     pub(crate) fn affected(&self, line: usize) -> (usize, usize) {
-        let users = usize::try_from(self.users.load(Ordering::Relaxed).count_ones()).unwrap_or(0);
+        let users = usize::try_from(self.users.known()).unwrap_or(usize::MAX);
         let Some(slow) = self.slow.get(line) else { return (users, 0) };
         let hit = |(waiting, slow): &(&AtomicU32, &AtomicU32)| {
             waiting.load(Ordering::Relaxed) > 0 || slow.load(Ordering::Relaxed) > 0
@@ -132,7 +124,7 @@ mod tests {
     #[test]
     fn one_who_alone_is_slow_is_soon_left_out() {
         let suspects = Suspects::default();
-        assert_eq!(judged(&suspects, 60, 200, |user| user == 0), ALWAYS);
+        assert_eq!(judged(&suspects, 60, 200, |user| user == 0), ALWAYS_JUDGED);
         assert_eq!(suspects.affected(0).1, 1);
     }
 
@@ -146,7 +138,7 @@ mod tests {
             }
             may
         });
-        assert_eq!(asked.count() as u64, ALWAYS);
+        assert_eq!(asked.count() as u64, ALWAYS_JUDGED);
         suspects.answered(unit(1));
         assert!(suspects.may_ask(unit(1)));
         assert_eq!(suspects.affected(0), (1, 1));

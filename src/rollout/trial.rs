@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::clock;
 use crate::flag::{Arm, FlagKey, Percentage};
 use crate::judge::{
-    Absolute, Check, Counts, Guard, MAX_SLOW_RATE, MAX_STRATA, Report, Sample, Settings, Stream, StreamSettings,
+    Absolute, Aside, Check, Counts, Guard, MAX_SLOW_RATE, MAX_STRATA, Report, Sample, Settings, Stream, StreamSettings,
     Tolerance, Trial, TrialState,
 };
 use crate::recorder::{ABSOLUTE_LINE, Affected, Ledger};
@@ -217,6 +217,7 @@ pub fn settings(guard: &Guard) -> Settings {
         max_slow_rate: guard.max_latency.map(|_| MAX_SLOW_RATE),
         harm_budget: guard.harm_budget,
         min_requests: guard.min_requests,
+        aside: Aside::ONE_USER,
     }
 }
 

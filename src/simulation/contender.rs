@@ -94,10 +94,10 @@ impl Judge {
             StreamSettings { stream: *stream, tolerance, history: race.world.history_of(*stream) }
         });
         let false_rollback = race.false_rollback;
-        let Race { max_error_rate, harm_budget, min_requests, .. } = *race;
+        let Race { max_error_rate, harm_budget, min_requests, aside, .. } = *race;
         let streams = streams.collect();
         let settings =
-            Settings { false_rollback, streams, max_error_rate, max_slow_rate: None, harm_budget, min_requests };
+            Settings { false_rollback, streams, max_error_rate, max_slow_rate: None, harm_budget, min_requests, aside };
         Self { trial: Trial::new(&settings) }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::judge::{Counts, Rate, Stream, Tolerance};
+use crate::judge::{Aside, Counts, Rate, Stream, Tolerance};
 use crate::simulation::chance::Chance;
 use crate::simulation::contender::{Contender, METHODS, Method};
 use crate::simulation::world::World;
@@ -20,6 +20,8 @@ pub struct Race<'a> {
     pub harm_budget: Option<u64>,
     /// Before so many requests to the canary the judge stops for nothing else.
     pub min_requests: u64,
+    /// What the judge sets aside, as a gateway does that knows its users.
+    pub aside: Aside,
     /// The probability of a false stop that the methods are set to: alpha, above 0 and below 1.
     pub false_rollback: Rate,
     /// The tick from which on the canary is worse; 0 from the start.

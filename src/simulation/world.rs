@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::judge::{Counts, Sample, Stream};
+use crate::judge::{Aside, Counts, Sample, Stream};
 use crate::simulation::chance::Chance;
 use crate::simulation::crowd::{Crowd, Gathered};
 
@@ -99,6 +99,11 @@ impl World {
     pub(crate) fn history_of(&self, stream: Stream) -> Counts {
         let quantile = QUANTILES.into_iter().find(|(known, _)| *known == stream);
         quantile.map_or(self.history, |(_, quantile)| history(1.0 - quantile))
+    }
+
+    /// What is set aside where there are users; others are counts only, in which nobody is told apart.
+    pub(crate) fn aside(&self) -> Aside {
+        self.crowd.map_or_else(Aside::default, |_| Aside::ONE_USER)
     }
 
     /// Its users, in one try.

@@ -12,7 +12,7 @@ use crate::cli::output::{print, share, table};
 use crate::config::{Config, environment};
 use crate::flag::FlagKey;
 use crate::flag_file::load_file;
-use crate::judge::{Guard, Rate, Tolerance};
+use crate::judge::{Aside, Guard, Rate, Tolerance};
 use crate::simulation::{Lineup, METHODS, Method, Race, Size, TICK, Traffic, Tries, World, calms, changes, history};
 
 /// How many times a described release is tried.
@@ -66,6 +66,7 @@ pub(crate) fn describe(args: &SimulateArgs, canary: Rate) -> anyhow::Result<()> 
         false_rollback,
         harm_budget: guard.harm_budget,
         min_requests: guard.min_requests,
+        aside: Aside::ONE_USER,
         change: 0,
         ticks: BAD_TICKS,
         tries,
