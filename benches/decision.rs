@@ -79,6 +79,7 @@ fn asked(user: &str) -> EvaluationContext<'_> {
         targeting_key: Some(user),
         now: Moment::from_unix_millis(1_795_254_000_000),
         attributes: &Asked,
+        chosen: None,
     }
 }
 

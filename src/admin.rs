@@ -30,8 +30,9 @@ use crate::api::{
 };
 use crate::availability::Availability;
 use crate::flag::{FlagKey, Generation, MAX_TARGETING_KEY_BYTES, Percentage};
-use crate::proxy::IdentityConfig;
+use crate::proxy::Identity;
 use crate::recorder::Recorder;
+use crate::remade::Changing;
 use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
 
 /// What a change holds at most. The longest thing in one is a reason.
@@ -57,9 +58,11 @@ pub struct AdminState {
     /// Who may use the admin API.
     pub access: Arc<Access>,
     /// Where targeting keys come from.
-    pub identity: Arc<IdentityConfig>,
+    pub identity: Arc<Identity>,
     /// How the backends' servers are.
     pub availability: Arc<Availability>,
+    /// What is made of files that change: keys.
+    pub changing: Vec<Arc<dyn Changing>>,
     /// Turns true when the gateway stops taking requests.
     pub stopping: watch::Receiver<bool>,
     /// Failed attempts to use it.
@@ -73,11 +76,20 @@ impl AdminState {
         rollouts: Arc<Rollouts>,
         recorder: Arc<Recorder>,
         access: Arc<Access>,
-        identity: Arc<IdentityConfig>,
+        identity: Arc<Identity>,
         availability: Arc<Availability>,
+        changing: Vec<Arc<dyn Changing>>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { rollouts, recorder, access, identity, availability, stopping, attempts: Arc::default() }
+        Self { rollouts, recorder, access, identity, availability, changing, stopping, attempts: Arc::default() }
+    }
+
+    /// What an operator should look at.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.rollouts.problems();
+        problems.extend(self.changing.iter().filter_map(|changing| changing.problem()));
+        problems.extend(self.access.problem());
+        problems
     }
 }
 
@@ -115,8 +127,7 @@ async fn health() -> Json<serde_json::Value> {
 
 async fn ready(State(state): Shared, actor: Option<Extension<Actor>>) -> (StatusCode, Json<Readiness>) {
     let ready = !*state.stopping.borrow();
-    let mut problems = state.rollouts.problems();
-    problems.extend(state.access.problem());
+    let mut problems = state.problems();
     if actor.is_none() && !problems.is_empty() {
         problems = vec![format!("{} problems; ask with a token to read them", problems.len())];
     }
@@ -145,7 +156,7 @@ async fn explain(
     let Query(query) = query?;
     let mut asked = AskedRequest::from_parts(query).map_err(|error| AdminError::Invalid(error.to_string()))?;
     if asked.user.is_none() {
-        asked.user = state.identity.targeting_key(&asked.headers, asked.client);
+        asked.user = state.identity.targeting_key(&asked.headers, &asked.path, asked.client);
     }
     let explanation = state.rollouts.explain(&key, &asked);
     explanation.map(Json).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))

@@ -219,7 +219,7 @@ mod tests {
     fn every_problem_is_told_with_its_place() {
         check(
             "[listen]\nhttp = 8080\nadmin = \"0.0.0.0:8081\"\nhtps = {}\n[store]\nurl = \"redis://x\"\n\
-             [identity]\nsources = [\"header:x y\", \"jwt:sub\"]\n[backends.Sync]\nbuiltin = \"sync\"\n\
+             [identity]\nsources = [\"header:x y\", \"jwt:\"]\n[backends.Sync]\nbuiltin = \"sync\"\n\
              [backends.app]\n[[routes]]\npath = \"api\"\nbackend = \"ap\"\n[cache]\n",
             &[],
             &[
@@ -229,7 +229,8 @@ mod tests {
                  127.0.0.1:8081",
                 "tidegate.toml:4:1: unknown key `listen.htps`; did you mean `https`?",
                 "tidegate.toml:8:11: `sources`: \"header:x y\": there can be no header or cookie of that name",
-                "tidegate.toml:8:11: `sources`: \"jwt:sub\": this kind of source is not supported yet in this version",
+                "tidegate.toml:8:11: `sources`: \"jwt:\": a source is \"header:NAME\", \"cookie:NAME\", \"jwt:CLAIM\", \
+                 \"query:NAME\" or \"client-ip\"",
                 "tidegate.toml:6:7: `store.url`: a store is sqlite:// and the path of a file, or \
                  postgres://USER:PASSWORD@HOST/DATABASE",
                 "tidegate.toml:9:11: a backend cannot be named `Sync`: a name is 1 to 63 of a-z, 0-9 and `-`, and \

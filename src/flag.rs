@@ -28,7 +28,7 @@ pub use ramp::{Onward, Ramp, RampAction, RampError, RampStep, Stay, Wait};
 pub use rollout::{Adoption, Generation, Phase, RampState, Refusal, Rollout};
 pub use rule::{
     Attribute, Comparison, Condition, ConditionTrace, Pattern, PatternError, Rule, RuleTrace, Rules, Test, TextTest,
-    VersionRange, VersionRangeError, VersionTest, without_port,
+    VersionRange, VersionRangeError, VersionTest, parameter_in, without_port,
 };
 pub use set::{Entry, FlagSet};
 pub use version::SetVersion;

@@ -27,6 +27,7 @@ pub mod diagnostic;
 pub mod document;
 pub mod flag_store;
 pub mod recorder;
+pub mod remade;
 pub mod telemetry;
 
 pub mod simulation;

@@ -6,6 +6,7 @@
 mod attributes;
 mod context;
 mod failure;
+mod forwarded;
 mod identity;
 mod rescue;
 mod route;
@@ -26,6 +27,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tracing::{debug, warn};
 
+use crate::access::{Access, Role};
 use crate::api::Problem;
 use crate::clock;
 use crate::downstream::{Limits, Refusal};
@@ -34,14 +36,15 @@ use crate::outcome::{Failure, Trouble, classify};
 use crate::proxy::attributes::ProxiedRequest;
 use crate::proxy::context::{Context, Decision};
 use crate::proxy::failure::{answer, trouble};
-use crate::proxy::identity::{Identity, client_ip};
+use crate::proxy::forwarded::{is_secure, tell};
+use crate::proxy::identity::client_ip;
 use crate::proxy::rescue::{Sent, fallback, may_be_repeated, rescue};
 use crate::proxy::route::{RouteTable, plain};
 use crate::proxy::upstream::Upstream;
 use crate::recorder::{Answer, Party, RecordedFlagStore, Unit};
 
 pub use crate::proxy::context::InFlight;
-pub use crate::proxy::identity::{Anonymous, IdentityConfig, Source};
+pub use crate::proxy::identity::{Anonymous, Identity, IdentityConfig, JwtConfig, Source, TokenPlace};
 pub use crate::proxy::rescue::{BudgetConfig, MAX_RETRY_BUFFER, RescueConfig, RouteRescue};
 pub use crate::proxy::route::{RouteConfig, Target};
 pub use crate::proxy::upstream::{
@@ -58,6 +61,10 @@ const VARIANT_HEADER: &str = "x-tidegate-variant";
 /// So many answers of 1xx to one request are passed on; a backend that sends more never comes to the point.
 const MAX_INTERIM_ANSWERS: u32 = 100;
 
+/// Which arm a tester asks for, and the token that lets them; neither goes further than here.
+const OVERRIDE_HEADER: &str = "x-tidegate-override";
+const TOKEN_HEADER: &str = "x-tidegate-token";
+
 /// Names one request in logs, problem documents and upstream.
 const REQUEST_ID_HEADER: &str = "x-request-id";
 
@@ -65,27 +72,30 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
 /// What the gateway needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
     /// Where requests go, by host and path.
     pub routes: Vec<RouteConfig>,
     /// Where the targeting key comes from.
-    pub identity: IdentityConfig,
+    pub identity: Arc<Identity>,
     /// The backends that routes and flags name.
     pub upstreams: Arc<Upstreams>,
     /// Whether clients are told the variant.
     pub expose_variant: bool,
     /// What clients may take.
     pub limits: Limits,
+    /// Who may choose an arm.
+    pub access: Arc<Access>,
 }
 
 /// The gateway: one for all requests.
 pub struct Gateway {
     routes: RouteTable,
-    identity: Identity,
+    identity: Arc<Identity>,
     upstreams: Arc<Upstreams>,
     expose_variant: bool,
     max_body: u64,
+    access: Arc<Access>,
     flags: Arc<RecordedFlagStore>,
     in_flight: Arc<InFlight>,
 }
@@ -105,10 +115,11 @@ impl Gateway {
     pub fn new(config: Config, flags: Arc<RecordedFlagStore>, in_flight: Arc<InFlight>) -> Self {
         Self {
             routes: RouteTable::new(config.routes, config.limits.in_flight),
-            identity: Identity::new(config.identity),
+            identity: config.identity,
             upstreams: config.upstreams,
             expose_variant: config.expose_variant,
             max_body: config.limits.body,
+            access: config.access,
             flags,
             in_flight,
         }
@@ -126,7 +137,11 @@ impl Gateway {
                     context.place = Some(route.take_place().map_err(Refusal::problem)?);
                     context.upstream = self.upstreams.get(backend);
                     if context.upstream.as_ref().is_some_and(|upstream| upstream.balances_by_key()) {
-                        context.key = self.identity.identify(request, context.client_is_trusted).key().map(key_hash);
+                        context.key = self
+                            .identity
+                            .identify(request, context.client, context.client_is_trusted)
+                            .key()
+                            .map(key_hash);
                     }
                     return Ok(());
                 }
@@ -137,7 +152,7 @@ impl Gateway {
                         continue;
                     };
                     context.place = Some(route.take_place().map_err(Refusal::problem)?);
-                    let identified = self.identity.identify(request, context.client_is_trusted);
+                    let identified = self.identity.identify(request, context.client, context.client_is_trusted);
                     let asked = EvaluationContext {
                         targeting_key: identified.key(),
                         now: Moment::from_unix_millis(clock::wall().as_millisecond()),
@@ -148,6 +163,7 @@ impl Gateway {
                             peer: context.client,
                             peer_is_trusted: context.client_is_trusted,
                         },
+                        chosen: self.chosen(request),
                     };
                     let evaluation = evaluate(&entry.flag, &entry.rollout, &asked);
                     if identified.key().is_some_and(|key| key.len() > MAX_TARGETING_KEY_BYTES) {
@@ -156,7 +172,8 @@ impl Gateway {
                     let drawn = evaluation.reason == Reason::Percentage;
                     context.key = identified.key().map(key_hash);
                     let party = Party { unit: context.key.map(Unit::from_hash), drawn };
-                    context.new_anonymous = identified.into_new_cookie();
+                    let secure = is_secure(request, context.tls, context.client_is_trusted);
+                    context.new_anonymous = self.identity.new_cookie(&identified, secure);
                     context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
                     let stable = self.upstreams.get(entry.flag.backend(Arm::Stable));
                     if let Some(stable) = &stable {
@@ -197,6 +214,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora_error::Result<bool> {
         context.client = client_ip(session.client_addr());
         context.client_is_trusted = self.identity.trusts(context.client);
+        context.tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let request = session.req_header();
         context.take_request_id(request.headers.get(REQUEST_ID_HEADER));
         if request.version == Version::HTTP_11 && request.headers.get_all(HOST).iter().count() != 1 {
@@ -274,11 +292,13 @@ impl ProxyHttp for Gateway {
         // A request that is sent once more is sent from its beginning.
         context.body_bytes = 0;
         let identity = self.identity.headers().map(HeaderName::as_str).filter(|_| !context.client_is_trusted);
-        remove(request, [FLAG_HEADER, VARIANT_HEADER].into_iter().chain(identity));
+        let ours = [FLAG_HEADER, VARIANT_HEADER, OVERRIDE_HEADER, TOKEN_HEADER];
+        remove(request, ours.into_iter().chain(identity));
         if let (Some(decision), Some(upstream)) = (&context.decision, &context.upstream) {
             request.insert_header(FLAG_HEADER, decision.entry.flag.key.as_str())?;
             request.insert_header(VARIANT_HEADER, upstream.variant())?;
         }
+        tell(request, context.client, context.client_is_trusted, context.tls)?;
         request.insert_header(REQUEST_ID_HEADER, context.request_id())
     }
 
@@ -442,6 +462,14 @@ impl ProxyHttp for Gateway {
 }
 
 impl Gateway {
+    /// The arm that the request asks for, if it shows a token that may.
+    fn chosen(&self, request: &RequestHeader) -> Option<Arm> {
+        let asked = request.headers.get(OVERRIDE_HEADER)?;
+        let arm = Arm::BOTH.into_iter().find(|arm| arm.as_str().as_bytes() == asked.as_bytes())?;
+        let token = self.access.find(request.headers.get(TOKEN_HEADER)?.to_str().ok()?)?;
+        (token.role >= Role::Tester).then_some(arm)
+    }
+
     /// What the gateway adds to every answer.
     fn mark(&self, response: &mut ResponseHeader, context: &Context) -> pingora_error::Result<()> {
         response.remove_header(VARIANT_HEADER);

@@ -35,8 +35,9 @@ use crate::downstream::{Limits, Seats, accept};
 use crate::flag::FlagSet;
 use crate::flag_file::{Loader, watch};
 use crate::flag_store::FlagStore;
-use crate::proxy::{self, Gateway, InFlight, Server, Upkeep, UpstreamConfig, UpstreamError, Upstreams};
+use crate::proxy::{self, Gateway, Identity, InFlight, Server, Upkeep, UpstreamConfig, UpstreamError, Upstreams};
 use crate::recorder::Recorder;
+use crate::remade;
 use crate::rollout::Rollouts;
 use crate::server::listener::{BindError, Bound};
 use crate::store::{Store, StoreError};
@@ -80,6 +81,9 @@ pub enum StartError {
         #[source]
         source: StoreError,
     },
+    /// A file of keys cannot be used.
+    #[error("{0}")]
+    Keys(String),
     /// A backend cannot be reached as configured.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -127,6 +131,15 @@ pub enum BadFlags {
     Refuse,
     /// Without flags: routes that name one fall back to the next best route.
     Tolerate,
+}
+
+/// Looks at the files of keys that `config` names as [`serve`] would, and makes none.
+///
+/// # Errors
+///
+/// If one cannot be used; names it.
+pub fn check(config: &Config) -> Result<(), String> {
+    Identity::look(config.identity.clone()).map(drop)
 }
 
 /// Runs the gateway until SIGTERM or SIGINT, then lets the requests under way finish. `announce` is called once
@@ -210,12 +223,15 @@ async fn run(
     let upkeep = Upkeep::new(Arc::clone(&upstreams), Arc::clone(&availability), roots.clone());
     upkeep.prepare().await;
     let in_flight = Arc::new(InFlight::default());
+    let identity = Arc::new(Identity::open(config.identity.clone()).map_err(StartError::Keys)?);
+    let changing = identity.changing();
     let proxy = proxy::Config {
         routes: config.routes.clone(),
-        identity: config.identity.clone(),
+        identity: Arc::clone(&identity),
         upstreams,
         expose_variant: config.flags.expose_variant,
         limits: config.limits,
+        access: Arc::clone(&access),
     };
     let entrance = Entrance {
         limits: Arc::new(config.limits),
@@ -237,6 +253,7 @@ async fn run(
         }
     };
     parts.spawn(watch(loader, control_stopping.clone(), apply));
+    parts.spawn(remade::watch(changing.clone(), control_stopping.clone()));
     parts.spawn({
         let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
         async move { rollouts.judge_until(stopping).await }
@@ -254,8 +271,8 @@ async fn run(
         let (access, fixed, stopping) = (Arc::clone(&access), config.admin.tokens.clone(), control_stopping.clone());
         parts.spawn(async move { token_file::watch(path, fixed, &access, stopping).await });
     }
-    let identity = Arc::new(config.identity.clone());
-    let state = AdminState::new(Arc::clone(&rollouts), recorder, access, identity, availability, requests_stopping);
+    let state =
+        AdminState::new(Arc::clone(&rollouts), recorder, access, identity, availability, changing, requests_stopping);
     let admin = admin.into_tokio()?;
     parts.spawn(async move {
         let served = axum::serve(admin, router(state).into_make_service_with_connect_info::<SocketAddr>())

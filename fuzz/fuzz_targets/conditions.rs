@@ -68,7 +68,7 @@ fuzz_target!(|text: &str| {
     let Ok(definitions) = read else { return };
     for definition in definitions {
         let rollout = Rollout::begin(&definition.flag, Generation::FIRST);
-        let context = EvaluationContext { targeting_key: user, now: Moment::from_unix_millis(1), attributes: &asked };
+        let context = EvaluationContext { targeting_key: user, now: Moment::from_unix_millis(1), attributes: &asked, chosen: None };
         let explained = explain(&definition.flag, &rollout, &context);
         assert_eq!(evaluate(&definition.flag, &rollout, &context), explained.evaluation);
     }

@@ -40,7 +40,7 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
         totals: state.recorder.totals().into_iter().collect(),
         long_keys: state.recorder.long_keys(),
         counters: state.rollouts.counters(),
-        problems: state.rollouts.problems().len(),
+        problems: state.problems().len(),
     }));
     let mut body = String::new();
     match text::encode(&mut body, &registry) {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use serde_json::json;
@@ -12,6 +12,7 @@ use crate::cli::output::{print, print_json};
 use crate::config::{Config, DEFAULT_PATH, environment};
 use crate::diagnostic::Diagnostic;
 use crate::flag_file::{Definition, load, load_file};
+use crate::server;
 
 pub(crate) fn check(args: CheckArgs) -> anyhow::Result<()> {
     let checked = read(args.path, args.config.config);
@@ -56,6 +57,9 @@ fn read(path: Option<PathBuf>, config: Option<PathBuf>) -> Result<Vec<Definition
     };
     let config = Config::load(config.as_deref(), &environment())?;
     config.admin.access()?;
+    if let Err(problem) = server::check(&config) {
+        return Err(vec![Diagnostic::of_file(Path::new(DEFAULT_PATH), problem)]);
+    }
     let mut expected = config.expectations();
     match path {
         None => load(&config.flags.path, &expected),

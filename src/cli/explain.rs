@@ -17,6 +17,7 @@ use crate::config::{Config, environment};
 use crate::diagnostic::Diagnostic;
 use crate::flag::{Generation, Moment, Rollout};
 use crate::flag_file::load_flag;
+use crate::proxy::Identity;
 use crate::rollout::{AskedRequest, explanation};
 
 /// What an explanation without a gateway cannot know.
@@ -101,7 +102,8 @@ fn offline(args: &ExplainArgs, mut asked: AskedRequest) -> anyhow::Result<Explan
     };
     let config = Config::load(args.config.config.as_deref(), &environment()).map_err(refused)?;
     if asked.user.is_none() {
-        asked.user = config.identity.targeting_key(&asked.headers, asked.client);
+        let identity = Identity::look(config.identity.clone()).map_err(anyhow::Error::msg)?;
+        asked.user = identity.targeting_key(&asked.headers, &asked.path, asked.client);
     }
     let mut expected = config.expectations();
     expected.flags.clear();

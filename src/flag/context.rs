@@ -4,6 +4,8 @@
 use core::net::IpAddr;
 use std::fmt;
 
+use crate::flag::Arm;
+
 /// The longest targeting key, in bytes; a longer one counts as none.
 pub const MAX_TARGETING_KEY_BYTES: usize = 4096;
 
@@ -109,13 +111,15 @@ pub struct EvaluationContext<'r> {
     pub now: Moment,
     /// What else is known of the request.
     pub attributes: &'r dyn Attributes,
+    /// The arm that a tester asked for, who may.
+    pub chosen: Option<Arm>,
 }
 
 impl<'r> EvaluationContext<'r> {
     /// A context that knows of nothing but a targeting key.
     #[must_use]
     pub fn of_key(targeting_key: Option<&'r str>, now: Moment) -> Self {
-        Self { targeting_key, now, attributes: &NoRequest }
+        Self { targeting_key, now, attributes: &NoRequest, chosen: None }
     }
 
     /// The same, but without a targeting key that is empty or too long to be one.

@@ -46,6 +46,8 @@ pub enum Reason {
     RolledBack,
     /// There is no targeting key to decide by.
     NoKey,
+    /// A tester asked for this arm, and may.
+    Override,
 }
 
 impl Reason {
@@ -59,6 +61,7 @@ impl Reason {
             Self::Disabled => "DISABLED",
             Self::RolledBack => "ROLLED_BACK",
             Self::NoKey => "NO_KEY",
+            Self::Override => "OVERRIDE",
         }
     }
 }
@@ -79,6 +82,8 @@ pub enum Layer {
     Enabled,
     /// A latched rollback.
     Latch,
+    /// A tester's wish.
+    Override,
     /// The beta list.
     Beta,
     /// The rules, in their order.
@@ -94,6 +99,7 @@ impl Layer {
         match self {
             Self::Enabled => "enabled",
             Self::Latch => "rollback",
+            Self::Override => "override",
             Self::Beta => "beta",
             Self::Rules => "rules",
             Self::Percentage => "percentage",
@@ -129,6 +135,7 @@ pub fn evaluate(flag: &Flag, rollout: &Rollout, context: &EvaluationContext<'_>)
     let context = context.usable();
     enabled(flag)
         .or_else(|| latch(rollout))
+        .or_else(|| chosen(&context))
         .or_else(|| beta(flag, rollout, &context))
         .or_else(|| rules(flag, &context))
         .unwrap_or_else(|| percentage(flag, rollout, &context))
@@ -142,6 +149,7 @@ pub fn explain(flag: &Flag, rollout: &Rollout, context: &EvaluationContext<'_>) 
     let asked = [
         (Layer::Enabled, enabled(flag)),
         (Layer::Latch, latch(rollout)),
+        (Layer::Override, chosen(&context)),
         (Layer::Beta, beta(flag, rollout, &context)),
         (Layer::Rules, rules(flag, &context)),
         (Layer::Percentage, Some(last)),
@@ -150,6 +158,7 @@ pub fn explain(flag: &Flag, rollout: &Rollout, context: &EvaluationContext<'_>) 
     let steps: Vec<_> = asked
         .into_iter()
         .take(decisive.map_or(0, |index| index + 1))
+        .filter(|(layer, answer)| *layer != Layer::Override || answer.is_some())
         .map(|(layer, answer)| Step { layer, answer })
         .collect();
     let were_asked = steps.iter().any(|step| step.layer == Layer::Rules);
@@ -167,6 +176,10 @@ fn enabled(flag: &Flag) -> Option<Evaluation> {
 
 fn latch(rollout: &Rollout) -> Option<Evaluation> {
     (rollout.phase == Phase::RolledBack).then_some(Evaluation { arm: Arm::Stable, reason: Reason::RolledBack })
+}
+
+fn chosen(context: &EvaluationContext<'_>) -> Option<Evaluation> {
+    context.chosen.map(|arm| Evaluation { arm, reason: Reason::Override })
 }
 
 fn beta(flag: &Flag, rollout: &Rollout, context: &EvaluationContext<'_>) -> Option<Evaluation> {
@@ -249,6 +262,17 @@ mod tests {
         check(true, Phase::Manual, 0.0, Some("carol"), Arm::Stable, Reason::Percentage);
         check(true, Phase::Paused, 100.0, Some("carol"), Arm::Canary, Reason::Percentage);
         check(true, Phase::Promoted, 100.0, Some("carol"), Arm::Canary, Reason::Percentage);
+    }
+
+    #[test]
+    fn a_tester_outranks_all_but_the_kill_switch_and_the_latch() {
+        for arm in Arm::BOTH {
+            let asked = EvaluationContext { chosen: Some(arm), ..context(Some("alice")) };
+            let at = |enabled, phase| evaluate(&flag(enabled), &rollout(phase, 100.0), &asked);
+            assert_eq!(at(true, Phase::Manual), Evaluation { arm, reason: Reason::Override });
+            assert_eq!(at(true, Phase::RolledBack).reason, Reason::RolledBack);
+            assert_eq!(at(false, Phase::Manual).reason, Reason::Disabled);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::flag::{Arm, EvaluationContext};
 pub use crate::flag::rule::condition::{Condition, ConditionTrace, Test};
 pub use crate::flag::rule::pattern::{Pattern, PatternError};
 pub use crate::flag::rule::text::TextTest;
-pub use crate::flag::rule::value::{Attribute, without_port};
+pub use crate::flag::rule::value::{Attribute, parameter_in, without_port};
 pub use crate::flag::rule::version::{Comparison, VersionRange, VersionRangeError, VersionTest};
 
 /// One rule: all of its conditions must hold.

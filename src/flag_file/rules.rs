@@ -193,8 +193,9 @@ mod tests {
     fn check(condition: &str, holds: bool, holds_for_nothing: bool) {
         let rules = read(&format!("[[rules]]\nserve = \"canary\"\nwhen = [{condition}]\n")).unwrap();
         let now = Moment::from_unix_millis(1_795_254_000_000);
-        let asked = EvaluationContext { targeting_key: Some("alice@example.com"), now, attributes: &Asked };
-        let nothing = EvaluationContext { targeting_key: None, now, attributes: &NoRequest };
+        let asked =
+            EvaluationContext { targeting_key: Some("alice@example.com"), now, attributes: &Asked, chosen: None };
+        let nothing = EvaluationContext { targeting_key: None, now, attributes: &NoRequest, chosen: None };
         assert_eq!(rules.first_match(&asked).is_some(), holds, "{condition}");
         assert_eq!(rules.first_match(&nothing).is_some(), holds_for_nothing, "{condition}, of nothing");
         let [trace] = rules.trace(&asked).try_into().unwrap();

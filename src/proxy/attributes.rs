@@ -3,16 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use http::HeaderName;
 use http::header::COOKIE;
 use pingora_http::RequestHeader;
 
 use crate::flag::{Attributes, cookie_in};
+use crate::proxy::forwarded::client_of;
 use crate::proxy::identity::Identity;
-use crate::proxy::{FLAG_HEADER, VARIANT_HEADER};
-
-/// Where proxies say whom they speak for, each after those before it.
-const FORWARDED_FOR: &str = "x-forwarded-for";
+use crate::proxy::{FLAG_HEADER, TOKEN_HEADER, VARIANT_HEADER};
 
 /// A request with what is known about its sender. Nothing is copied from it.
 pub(crate) struct ProxiedRequest<'r> {
@@ -35,7 +32,7 @@ impl Attributes for ProxiedRequest<'_> {
     fn header(&self, name: &str) -> Option<&str> {
         // What would be dropped on the way to the backend says nothing here either.
         let named_by_anyone = !self.peer_is_trusted && self.identity.headers().any(|header| header == name);
-        if named_by_anyone || name == FLAG_HEADER || name == VARIANT_HEADER {
+        if named_by_anyone || [FLAG_HEADER, VARIANT_HEADER, TOKEN_HEADER].contains(&name) {
             return None;
         }
         self.request.headers.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok())
@@ -61,20 +58,8 @@ impl Attributes for ProxiedRequest<'_> {
         self.host
     }
 
-    /// Whoever is the last that no trusted proxy speaks for: what stands before it, anyone may have written.
     fn client(&self) -> Option<IpAddr> {
-        if !self.peer_is_trusted {
-            return self.peer;
-        }
-        let mut client = self.peer;
-        let forwarded = self.request.headers.get_all(HeaderName::from_static(FORWARDED_FOR));
-        for address in forwarded.iter().rev().flat_map(|value| value.to_str().unwrap_or("?").rsplit(',')) {
-            client = Some(address.trim().parse::<IpAddr>().ok()?.to_canonical());
-            if !self.identity.trusts(client) {
-                break;
-            }
-        }
-        client
+        client_of(self.request, self.peer, self.identity)
     }
 }
 
@@ -88,15 +73,13 @@ pub(crate) fn cookie<'r>(request: &'r RequestHeader, name: &str) -> Option<&'r s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::identity::{Anonymous, IdentityConfig};
+    use crate::proxy::forwarded::FORWARDED_FOR;
+    use crate::proxy::identity::Anonymous;
+    use crate::proxy::identity::tests::identity;
 
     #[track_caller]
     fn check(peer: Option<&str>, headers: &[(&'static str, &str)], client: Option<&str>, user: Option<&str>) {
-        let identity = Identity::new(IdentityConfig {
-            sources: vec!["header:x-user-id".parse().unwrap()],
-            anonymous: Anonymous::Stable,
-            trusted_proxies: vec!["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap()],
-        });
+        let identity = identity(&["header:x-user-id"], Anonymous::Stable);
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         for (name, value) in headers {
             request.append_header(*name, *value).unwrap();

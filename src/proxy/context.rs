@@ -105,6 +105,8 @@ pub struct Context {
     /// The address that the request came from; `None` for a Unix socket.
     pub(crate) client: Option<IpAddr>,
     pub(crate) client_is_trusted: bool,
+    /// Whether the client's connection to us is encrypted.
+    pub(crate) tls: bool,
     /// The backend waited in vain for the rest of the request.
     pub(crate) client_stalled: bool,
     /// Bytes of the request's body so far.
@@ -157,6 +159,7 @@ impl Context {
             asked: false,
             client: None,
             client_is_trusted: false,
+            tls: false,
             client_stalled: false,
             body_bytes: 0,
             place: None,

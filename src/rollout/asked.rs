@@ -71,7 +71,7 @@ impl AskedRequest {
     /// What a decision about the request is made on, at `now`.
     #[must_use]
     pub fn context(&self, now: Moment) -> EvaluationContext<'_> {
-        EvaluationContext { targeting_key: self.user.as_deref(), now, attributes: self }
+        EvaluationContext { targeting_key: self.user.as_deref(), now, attributes: self, chosen: None }
     }
 }
 

@@ -74,6 +74,7 @@ impl Asked<'_> {
             }
             Layer::Enabled => ("the flag is switched on".to_owned(), enabled),
             Layer::Latch => (latch(decided), None),
+            Layer::Override => ("a tester asked for this arm".to_owned(), None),
             Layer::Beta => self.beta(),
             Layer::Rules => self.rules(),
             // Where the rollout has moved away from the file, no line of it decides.

@@ -46,7 +46,7 @@ struct Asked {
 impl Asked {
     fn context(&self) -> EvaluationContext<'_> {
         let now = Moment::from_unix_millis(self.seconds * 1000);
-        EvaluationContext { targeting_key: self.user.as_deref(), now, attributes: self }
+        EvaluationContext { targeting_key: self.user.as_deref(), now, attributes: self, chosen: None }
     }
 
     fn as_flagd_has_it(&self, flag: &str) -> Value {

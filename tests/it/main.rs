@@ -27,6 +27,7 @@ mod fleet;
 mod framing;
 mod guards;
 mod harness;
+mod identity;
 mod latency;
 mod layering;
 mod limits;

@@ -86,6 +86,9 @@ async fn a_user_is_named_by_header_or_cookie_and_otherwise_gets_a_lasting_key() 
         let first = gateway.client.get(&url).send().await.unwrap();
         let cookie = header(first.headers(), "set-cookie").unwrap().to_owned();
         assert!(cookie.ends_with("; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax"), "{cookie}");
+        let id = cookie.split(['=', '.']).nth(1).unwrap();
+        let forged = gateway.client.get(&url).header("cookie", format!("tidegate_id={id}")).send().await.unwrap();
+        assert!(header(forged.headers(), "set-cookie").is_some(), "an id without its signature is replaced");
         let pair = cookie.split(';').next().unwrap();
         for _ in 0..3 {
             let again = gateway.client.get(&url).header("cookie", pair).send().await.unwrap();

@@ -70,6 +70,12 @@ impl fmt::Display for Attribute {
     }
 }
 
+/// The decoded value of the first parameter of `query` called `name`; `None` if it is missing or no text.
+#[must_use]
+pub fn parameter_in(query: &str, name: &str) -> Option<String> {
+    String::from_utf8(decoded(parameter(query, name)?).collect()).ok()
+}
+
 /// The value, as it was sent, of the first parameter called `name`.
 fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
