@@ -253,7 +253,7 @@ const EXPORT_HELP: &str = "Rules that flagd cannot be told are named on standard
 struct ExportArgs {
     /// The keys of the flags to write; without any, every flag.
     flag: Vec<FlagKey>,
-    /// Write JSON for flagd 0.14 and later, with the percentages and rollbacks in force.
+    /// Write JSON for flagd (releases since March 2026), with the percentages and rollbacks in force.
     #[arg(long, required = true)]
     flagd: bool,
     /// Ask the flag files instead of a gateway: what is written is that of new rollouts.
@@ -539,6 +539,9 @@ struct SimulateArgs {
     /// A sample of the suite only.
     #[arg(long, requires = "suite")]
     quick: bool,
+    /// Only the suite's releases whose names hold this text.
+    #[arg(long, value_name = "TEXT", requires = "suite")]
+    only: Option<String>,
     /// Make up a release whose canary fails at this rate: how soon is it stopped?
     #[arg(long, value_name = "PERCENT", value_parser = rate)]
     canary_errors: Option<Rate>,

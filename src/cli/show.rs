@@ -95,9 +95,10 @@ fn flag_text(flag: &FlagStatus) -> String {
             let _ = write!(text, "\n  {check}: {verdict}, {failures} of the {limit} failures that users may meet");
             continue;
         }
+        let bad = if check.contains("latency") { "slow" } else { "failures" };
         let _ = write!(
             text,
-            "\n  {check}: {verdict}, evidence {} of the {limit:.0} that roll back, on {failures} failures in {requests} requests",
+            "\n  {check}: {verdict}, evidence {} of the {limit:.0} that roll back, on {failures} {bad} in {requests} requests",
             brief(*value),
         );
         if let (Some(requests), "inconclusive") = (canary_requests_to_go, verdict.as_str()) {

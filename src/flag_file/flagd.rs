@@ -1,9 +1,9 @@
 //! flagd's flag definitions: ours written as theirs, and theirs read as ours.
 //!
-//! What is written decides as flagd 0.14 and the providers of that time do: their `fractional` maps a hash to
-//! `(hash * sum of weights) >> 32` (flagd's record "High-precision fractional bucketing"), which is `flagd-v2`. Older
-//! ones have a hundred buckets and draw other users. What rules ask of a request is looked for in the evaluation context
-//! under the names that [`variable`] gives.
+//! What is written decides as flagd since its pull request 1909 (March 2026) and the providers of that time do: their
+//! `fractional` maps a hash to `(hash * sum of weights) >> 32` (flagd's record "High-precision fractional bucketing"),
+//! which is `flagd-v2`. Older ones have a hundred buckets and draw other users. What rules ask of a request is looked for
+//! in the evaluation context under the names that [`variable`] gives.
 
 mod condition;
 mod export;

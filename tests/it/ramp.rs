@@ -254,6 +254,40 @@ async fn a_bad_canary_is_taken_out_during_a_hold_a_gate_and_a_pause() {
     assert_eq!((&flag["phase"], &flag["release"], &flag["ramp"]["step"]), (&json!("ramping"), &json!("2"), &json!(1)));
 }
 
+/// What stands against the canary in the comparison of failures.
+fn evidence(flag: &Value) -> f64 {
+    let checks = flag["evidence"].as_array().unwrap();
+    checks.iter().find(|check| check["check"] == "error_rate").unwrap()["value"].as_f64().unwrap()
+}
+
+#[tokio::test]
+async fn evidence_against_the_canary_goes_along_to_the_next_step() {
+    let (_stable, canary, _site, gateway) = ramping("steps = [\"50% 1h\", \"60% 1h\", \"100%\"]").await;
+    drive(&gateway, "a healthy canary loses the bets against it", |flag| evidence(flag) < 0.5).await;
+    let before = gateway.flag().await;
+    assert_eq!(gateway.act("skip", json!({})).await.status(), 200);
+    let after = gateway.flag().await;
+    assert_eq!(after["percentage"], 60.0);
+    assert!(evidence(&after) < 0.6 && after["arms"]["canary"]["requests"] == 0, "{before} {after}");
+    canary.answer_with(500);
+    drive(&gateway, "it is rolled back in the second step", in_phase("rolled_back")).await;
+    assert_eq!(gateway.flag().await["ramp"]["step"], 2);
+}
+
+#[tokio::test]
+async fn a_person_may_promote_in_the_middle() {
+    let (_stable, canary, _site, gateway) = ramping("steps = [\"5% 1h\", \"60% approve\", \"100%\"]").await;
+    assert_eq!(gateway.act("promote", json!({"reason": "all is well"})).await.status(), 200);
+    let flag = gateway.flag().await;
+    assert_eq!((&flag["phase"], &flag["percentage"]), (&json!("promoted"), &json!(100.0)));
+    let before = canary.requests();
+    traffic(&gateway).await;
+    assert_eq!(canary.requests(), before + 40, "everyone is on canary");
+    problem(gateway.act("skip", json!({})).await, 409, "refused").await;
+    problem(gateway.act("approve", json!({})).await, 409, "refused").await;
+    assert_eq!(gateway.flag().await["phase"], "promoted");
+}
+
 #[tokio::test]
 async fn edits_of_the_ramp_move_nobody() {
     let (_stable, _canary, site, gateway) = ramping("steps = [\"1% 1h\", \"10% 1h\", \"100%\"]").await;

@@ -168,3 +168,13 @@ async fn the_proof_holds_in_a_small_sample() {
     let all = words[words.iter().position(|word| *word == "of").unwrap() + 1].trim_end_matches(',');
     assert!(last.parse::<u32>().unwrap() + 1 >= all.parse::<u32>().unwrap(), "{output}");
 }
+
+#[tokio::test]
+async fn a_part_of_the_suite_is_run_by_name() {
+    let only = async |text: &str| simulate(&["--suite", "--only", text, "--tries", "3"], "").await;
+    let output = stdout(&only("no canary traffic").await);
+    assert!(output.starts_with("False stops in 3 tries"), "{output}");
+    assert_eq!(output.lines().filter(|line| line.starts_with("no canary traffic")).count(), 2, "{output}");
+    let error = stderr(&only("nothing of that name").await, 1);
+    assert!(error.contains("--only"), "{error}");
+}

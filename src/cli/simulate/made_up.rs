@@ -13,7 +13,9 @@ use crate::config::{Config, environment};
 use crate::flag::FlagKey;
 use crate::flag_file::load_file;
 use crate::judge::{Aside, Guard, Rate, Tolerance};
-use crate::simulation::{Lineup, METHODS, Method, Race, Size, TICK, Traffic, Tries, World, calms, changes, history};
+use crate::simulation::{
+    Calm, Change, Lineup, METHODS, Method, Race, Size, TICK, Traffic, Tries, World, calms, changes, history,
+};
 
 /// How many times a described release is tried.
 const TRIES: u64 = 400;
@@ -142,16 +144,27 @@ pub(crate) fn suite(args: &SimulateArgs) -> anyhow::Result<()> {
     let (size, budget, most, tries, many) =
         if args.quick { (Size::Quick, 1e5, 60, 100, 200) } else { (Size::Full, 5e5, 400, 1000, MANY) };
     let alpha = Rate::from_share(ALPHA).unwrap_or(Rate::ZERO);
-    delays(size, budget, args.tries.unwrap_or(most), alpha, args.seed)?;
-    false_stops(size, args.tries.unwrap_or(tries), alpha, args.seed)?;
-    rare_false_stops(size, args.tries.unwrap_or(many), alpha, args.seed)
+    let asked = |world: &World| args.only.as_ref().is_none_or(|text| world.name.contains(text.as_str()));
+    let changes: Vec<_> = changes(size).into_iter().filter(|case| asked(&case.world)).collect();
+    let calms: Vec<_> = calms(size).into_iter().filter(|case| asked(&case.world)).collect();
+    if changes.is_empty() && calms.is_empty() {
+        bail!("no release of the suite has that text in its name; without `--only` all are run, and named");
+    }
+    if !changes.is_empty() {
+        delays(&changes, budget, args.tries.unwrap_or(most), alpha, args.seed)?;
+    }
+    if !calms.is_empty() {
+        false_stops(&calms, args.tries.unwrap_or(tries), alpha, args.seed)?;
+        rare_false_stops(&calms, args.tries.unwrap_or(many), alpha, args.seed)?;
+    }
+    Ok(())
 }
 
-fn delays(size: Size, budget: f64, most: u64, alpha: Rate, seed: u64) -> anyhow::Result<()> {
+fn delays(cases: &[Change], budget: f64, most: u64, alpha: Rate, seed: u64) -> anyhow::Result<()> {
     print(&format!("Canary requests from the change to the stop, alpha = {ALPHA}; (n %): seen in so many\n"))?;
     let mut rows = vec![heads(&["release", "W", "goal", "must", "tries"], &[""])];
     let (mut all, mut within_goal, mut within_bound) = (0, 0, 0);
-    for case in changes(size) {
+    for case in cases {
         let race = case.race(alpha, budget, most, seed);
         let run = race.run(threads());
         let (goal, bound) = (case.goal(ALPHA), case.bound(ALPHA));
@@ -177,10 +190,10 @@ fn delay(tries: &Tries) -> String {
     if seen < 0.995 { format!("{mean} ({:.0} %)", seen * 100.0) } else { mean }
 }
 
-fn false_stops(size: Size, tries: u64, alpha: Rate, seed: u64) -> anyhow::Result<()> {
+fn false_stops(cases: &[Calm], tries: u64, alpha: Rate, seed: u64) -> anyhow::Result<()> {
     print(&format!("False stops in {tries} tries, at alpha = {LARGE_ALPHA} and at {ALPHA}\n"))?;
     let mut rows = vec![heads(&["release"], &[" 2 %", " 0.1 %"])];
-    for case in calms(size) {
+    for case in cases {
         let race = case.race(alpha, tries, seed, Lineup::All);
         let run = race.run(threads());
         let mut row = vec![case.world.name.clone()];
@@ -193,10 +206,10 @@ fn false_stops(size: Size, tries: u64, alpha: Rate, seed: u64) -> anyhow::Result
 }
 
 /// The judge alone at its small alpha, often enough for a bound that is broken by half to show.
-fn rare_false_stops(size: Size, tries: u64, alpha: Rate, seed: u64) -> anyhow::Result<()> {
+fn rare_false_stops(cases: &[Calm], tries: u64, alpha: Rate, seed: u64) -> anyhow::Result<()> {
     print(&format!("\nFalse stops of the judge in {tries} tries of {RARE_TICKS} ticks, at alpha = {ALPHA}\n"))?;
     let mut rows = vec![vec!["release".to_owned(), "stops".to_owned(), "share".to_owned()]];
-    for case in calms(size) {
+    for case in cases {
         let calm = case.race(alpha, tries, seed ^ RARE_SEED, Lineup::Judge);
         let race = Race { change: RARE_TICKS, ticks: RARE_TICKS, ..calm };
         let [judge, ..] = race.run(threads());
