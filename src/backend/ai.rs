@@ -4,6 +4,7 @@
 //! JSON Schema that was sent along, and believed only if it fits: a model's word is input like any other.
 
 mod client;
+mod endpoint;
 mod schema;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::backend::ai::client::{Call, ask_async, ask_sync};
+use crate::backend::ai::endpoint::{Endpoint, Trust};
 use crate::backend::analysis::{self, Analysis};
 use crate::backend::backoff;
 use crate::backend::config::Mode;
@@ -34,6 +36,8 @@ pub struct AiConfig {
     pub model: String,
     /// What is sent as bearer token, if anything.
     pub key: Option<String>,
+    /// Certificates of those who may vouch for an `https://` endpoint, as DER; without any, whom the system trusts.
+    pub authorities: Vec<Vec<u8>>,
     /// How long one try may take in all.
     pub timeout: Duration,
     /// How often a try that failed is repeated.
@@ -42,11 +46,12 @@ pub struct AiConfig {
 
 impl fmt::Debug for AiConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, model, timeout, retries, key } = self;
+        let Self { url, model, timeout, retries, key, authorities } = self;
         f.debug_struct("AiConfig")
             .field("url", url)
             .field("model", model)
             .field("key", &key.as_ref().map(|_| "…"))
+            .field("authorities", &authorities.len())
             .field("timeout", timeout)
             .field("retries", retries)
             .finish()
@@ -54,20 +59,13 @@ impl fmt::Debug for AiConfig {
 }
 
 impl AiConfig {
-    /// Where the endpoint listens, `host:port`.
+    /// Whether the URL is one that can be asked.
     ///
     /// # Errors
     ///
-    /// When the URL is not one that can be asked.
-    pub fn address(&self) -> Result<String, &'static str> {
-        let Some(rest) = self.url.strip_prefix("http://") else {
-            return Err("only http:// is supported yet; put a proxy that speaks TLS beside it for https://");
-        };
-        let authority = rest.split('/').next().unwrap_or_default();
-        if authority.is_empty() || authority.contains(['@', '?', '#', ' ']) {
-            return Err("write it like http://127.0.0.1:11434/v1");
-        }
-        Ok(if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") })
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), &'static str> {
+        Endpoint::of(&self.url).map(drop)
     }
 }
 
@@ -86,12 +84,14 @@ pub(crate) enum Source {
 pub(crate) struct Assistant {
     mode: Mode,
     config: Option<AiConfig>,
+    trust: Trust,
     jitter: Chance,
 }
 
 impl Assistant {
     pub(crate) fn new(mode: Mode, config: Option<AiConfig>) -> Self {
-        Self { mode, config, jitter: Chance::new(JITTER_SEED) }
+        let trust = config.as_ref().map(Trust::of).unwrap_or_default();
+        Self { mode, config, trust, jitter: Chance::new(JITTER_SEED) }
     }
 
     /// Analyses an answer.
@@ -153,7 +153,7 @@ impl Assistant {
             "response_format": {"type": "json_schema",
                                 "json_schema": {"name": "answer", "strict": true, "schema": schema}},
         });
-        let call = Call { config: config.clone(), body: body.to_string() };
+        let call = Call { config: config.clone(), trust: self.trust.clone(), body: body.to_string() };
         let text = match self.mode {
             Mode::Sync => tokio::task::spawn_blocking(move || ask_sync(&call)).await.map_err(Failure::lasting)??,
             Mode::Async => ask_async(&call).await?,

@@ -14,7 +14,7 @@ const POSTGRES_DRIVERS: [&str; 7] =
 const SQLITE_DRIVERS: [&str; 3] = ["aiosqlite", "pysqlite", "pysqlite3"];
 
 /// Connection parameters that libpq and sqlx understand alike.
-const PARAMETERS: [&str; 5] = ["host", "port", "sslmode", "application_name", "options"];
+const PARAMETERS: [&str; 7] = ["host", "port", "application_name", "options", "sslrootcert", "sslcert", "sslkey"];
 
 /// A database that a backend can use.
 #[derive(Clone, PartialEq, Eq)]
@@ -112,20 +112,41 @@ fn postgres(rest: &str) -> Result<DatabaseUrl, Error> {
         return Err(Error::Url("it names no database after the host"));
     }
     let mut kept = Vec::new();
+    let (mut mode, mut has_roots) = (None, false);
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        match (name, value) {
+        match name {
             // asyncpg's name for it.
-            ("ssl" | "sslmode", "disable" | "allow" | "prefer" | "false") => kept.push("sslmode=disable".to_owned()),
-            ("ssl" | "sslmode", _) => return Err(Error::Url("TLS to the database is not supported yet")),
-            _ if PARAMETERS.contains(&name) => kept.push(parameter.to_owned()),
+            "ssl" | "sslmode" => mode = Some(ssl_mode(value)?),
+            _ if PARAMETERS.contains(&name) => {
+                has_roots |= name == "sslrootcert";
+                kept.push(parameter.to_owned());
+            }
             _ => {
-                return Err(Error::Url("it has a parameter other than host, port, sslmode, application_name, options"));
+                return Err(Error::Url(
+                    "it has a parameter other than host, port, sslmode, sslrootcert, sslcert, sslkey, application_name, options",
+                ));
             }
         }
     }
+    // With other combinations libpq and sqlx differ in whom they believe.
+    if has_roots != mode.is_some_and(|mode| mode.starts_with("verify-")) {
+        return Err(Error::Url("sslmode=verify-ca or verify-full and sslrootcert=FILE go together"));
+    }
+    kept.extend(mode.map(|mode| format!("sslmode={mode}")));
     let parameters = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
     Ok(DatabaseUrl::Postgres(format!("postgres://{place}{parameters}")))
+}
+
+/// What both drivers call the mode. With `allow` and `prefer` one of them would use TLS where the other does not.
+fn ssl_mode(value: &str) -> Result<&'static str, Error> {
+    match value {
+        "disable" | "allow" | "prefer" | "false" => Ok("disable"),
+        "require" | "true" => Ok("require"),
+        "verify-ca" => Ok("verify-ca"),
+        "verify-full" => Ok("verify-full"),
+        _ => Err(Error::Url("its sslmode is none of disable, allow, prefer, require, verify-ca, verify-full")),
+    }
 }
 
 /// A path as the part of a URL; bytes beyond ASCII's plain ones are written as `%XX` (RFC 3986, section 2.1).
@@ -185,7 +206,13 @@ mod tests {
         check("postgresql+psycopg2:///d?host=/run/postgresql", Ok("postgres:///d?host=/run/postgresql"));
         check("postgres://u:secret@h/d?sslmode=prefer", Ok("postgres://u:secret@h/d?sslmode=disable"));
         check("postgres://u:secret@h", Err("names no database"));
-        check("postgres://u:secret@h/d?sslmode=require", Err("TLS to the database"));
+        check("postgres://u:secret@h/d?sslmode=require&port=1", Ok("postgres://u:secret@h/d?port=1&sslmode=require"));
+        check("postgresql+asyncpg://u@h/d?ssl=true", Ok("postgres://u@h/d?sslmode=require"));
+        let verified = "postgres://u@h/d?sslrootcert=/ca.pem&sslmode=verify-full";
+        check(verified, Ok(verified));
+        check("postgres://u:secret@h/d?sslmode=verify-full", Err("go together"));
+        check("postgres://u:secret@h/d?sslrootcert=secret&sslmode=require", Err("go together"));
+        check("postgres://u:secret@h/d?sslmode=secret", Err("none of disable"));
         check("postgres://u:secret@h/d?pool=secret", Err("a parameter other than"));
         check("postgresql+secret://h/d", Err("driver after its scheme"));
     }

@@ -152,7 +152,7 @@ fn tls(mut section: Section<'_>) -> TlsConfig {
 }
 
 /// What `read` finds in the file that is named.
-fn pem<T>(value: &Value, read: impl FnOnce(&[u8]) -> Result<T, TlsError>) -> Result<T, String> {
+pub(crate) fn pem<T>(value: &Value, read: impl FnOnce(&[u8]) -> Result<T, TlsError>) -> Result<T, String> {
     let path = string(value)?;
     let text = fs::read(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
     read(&text).map_err(|error| format!("{path} {error}"))

@@ -11,3 +11,4 @@ mod random;
 mod running;
 mod sessions;
 mod start;
+mod tls;

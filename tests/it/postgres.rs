@@ -19,8 +19,14 @@ PATH=$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)
 directory=$(mktemp -d /tmp/tidegate-test-pg.XXXXXX)
 trap 'rm -rf "$directory"' EXIT
 initdb --pgdata="$directory/data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync >/dev/null
+set --
+if [ -n "${TLS_PORT:-}" ]; then
+    (umask 077; printf %s "$TLS_CERTIFICATE" >"$directory/server.pem"; printf %s "$TLS_KEY" >"$directory/server.key")
+    set -- -c listen_addresses=127.0.0.1 -p "$TLS_PORT" -c ssl=on -c ssl_cert_file="$directory/server.pem" \
+        -c ssl_key_file="$directory/server.key"
+fi
 postgres -D "$directory/data" -c listen_addresses= -c unix_socket_directories="$directory" -c fsync=off \
-    -c max_connections=400 -c shared_buffers=32MB -c autovacuum=off 2>"$directory/log" >/dev/null </dev/null &
+    -c max_connections=400 -c shared_buffers=32MB -c autovacuum=off "$@" 2>"$directory/log" >/dev/null </dev/null &
 echo "$directory"
 cat >/dev/null
 # It may have been restarted meanwhile, and be another process now.
@@ -40,6 +46,7 @@ fn is_root() -> bool {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     directory: PathBuf,
+    port: Option<u16>,
     /// Its standard input keeps the server up.
     _server: Child,
 }
@@ -47,16 +54,27 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A cluster of a test's own, to do harm to.
     pub(crate) fn start() -> Self {
+        Self::serve(&[])
+    }
+
+    /// A cluster that can also be reached by TCP at this port, with TLS by this certificate and key.
+    pub(crate) fn with_tls(port: u16, certificate: &str, key: &str) -> Self {
+        Self::serve(&[("TLS_PORT", &port.to_string()), ("TLS_CERTIFICATE", certificate), ("TLS_KEY", key)])
+    }
+
+    fn serve(environment: &[(&str, &str)]) -> Self {
         let shell = ["sh", "-c", SERVE];
         let words: Vec<_> =
             if is_root() { UNPRIVILEGED.iter().chain(&shell).copied().collect() } else { shell.to_vec() };
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.envs(environment.iter().copied());
         let mut server = command.spawn().unwrap();
         let mut line = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut line).unwrap();
         assert!(!line.is_empty(), "PostgreSQL did not start; scripts/setup.sh installs it");
-        Self { directory: line.trim().into(), _server: server }
+        let port = environment.iter().find(|(name, _)| *name == "TLS_PORT").map(|(_, port)| port.parse().unwrap());
+        Self { directory: line.trim().into(), port, _server: server }
     }
 
     /// The cluster that tests share which do it no harm.
@@ -87,7 +105,9 @@ impl Cluster {
     }
 
     fn options(&self, database: &str) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass().socket(&self.directory).username("postgres").database(database)
+        let options = PgConnectOptions::new_without_pgpass();
+        let options = if let Some(port) = self.port { options.port(port) } else { options };
+        options.socket(&self.directory).username("postgres").database(database)
     }
 
     /// A new, empty database.
@@ -115,6 +135,11 @@ impl Database {
     pub(crate) fn url(&self) -> String {
         let Self { directory, name, .. } = self;
         format!("postgres://postgres@localhost/{name}?host={}", Path::display(directory))
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) async fn connect(&self) -> PgConnection {

@@ -6,9 +6,12 @@ use http::{HeaderValue, Request};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::backend::ai::endpoint::{Endpoint, Trust};
 use crate::backend::ai::{AiConfig, Failure};
 
 /// The largest reply that is read, in bytes.
@@ -18,6 +21,7 @@ const MAX_REPLY: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) config: AiConfig,
+    pub(crate) trust: Trust,
     pub(crate) body: String,
 }
 
@@ -28,6 +32,7 @@ pub(crate) fn ask_sync(call: &Call) -> Result<String, Failure> {
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(None)
+        .tls_config(call.trust.blocking())
         .build()
         .new_agent();
     let mut request = agent.post(endpoint(&call.config)).header(CONTENT_TYPE, "application/json");
@@ -51,12 +56,24 @@ pub(crate) async fn ask_async(call: &Call) -> Result<String, Failure> {
 }
 
 async fn exchange(call: &Call) -> Result<String, Failure> {
-    let address = call.config.address().map_err(Failure::lasting)?;
-    let stream = TcpStream::connect(&address).await.map_err(Failure::passing)?;
+    let at = Endpoint::of(&call.config.url).map_err(Failure::lasting)?;
+    let stream = TcpStream::connect(at.address()).await.map_err(Failure::passing)?;
+    if !at.tls {
+        return send(call, &at, stream).await;
+    }
+    let name = ServerName::try_from(at.host.to_owned()).map_err(Failure::lasting)?;
+    let connector = call.trust.connector().map_err(Failure::lasting)?;
+    send(call, &at, connector.connect(name, stream).await.map_err(Failure::passing)?).await
+}
+
+async fn send<S>(call: &Call, at: &Endpoint<'_>, stream: S) -> Result<String, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(Failure::passing)?;
     let _connection = Aborted(tokio::spawn(async move { drop(connection.await) }));
     let mut request =
-        Request::post(endpoint(&call.config)).header(HOST, address).header(CONTENT_TYPE, "application/json");
+        Request::post(endpoint(&call.config)).header(HOST, at.authority).header(CONTENT_TYPE, "application/json");
     if let Some(token) = bearer(&call.config)? {
         request = request.header(AUTHORIZATION, token);
     }

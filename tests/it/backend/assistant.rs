@@ -1,6 +1,7 @@
 //! Analyses and questions by an endpoint that speaks `OpenAI`'s protocol, which at times misbehaves.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -10,10 +11,16 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::response::Response;
+use axum::serve::Listener;
 use hyper::body::Frame;
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
 use tidegate::backend::{AiConfig, Config, Mode};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::server::TlsStream;
 
 use crate::backend::running::{Data, Kind, MODES, Running, config};
 
@@ -92,11 +99,72 @@ impl HttpBody for Endless {
     }
 }
 
+/// TLS before a stand-in.
+struct Tls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, from) = self.listener.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// Starts a stand-in that speaks TLS, and gives its base URL and who vouches for it.
+async fn stand_in_with_tls() -> (String, Vec<u8>) {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![signed.cert.der().clone()], key.into())
+        .unwrap();
+    let script = Arc::new(Script { acts: Mutex::new(vec![good()]), asked: Mutex::default() });
+    let router = Router::new().fallback(answer).with_state(script);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/v1", listener.local_addr().unwrap().port());
+    let tls = Tls { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
+    tokio::spawn(async move { axum::serve(tls, router).await.unwrap() });
+    (url, signed.cert.der().to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_with_tls_is_asked_if_it_is_vouched_for() {
+    for mode in MODES {
+        let (url, certificate) = stand_in_with_tls().await;
+        for (authorities, source) in [(vec![certificate], "ai"), (Vec::new(), "offline")] {
+            let running = start_with(mode, &url, authorities).await;
+            let answer: Value = running.post(ANALYZE, &asked()).await.json().await.unwrap();
+            assert_eq!(answer["source"], source, "{mode}");
+            running.stop().await;
+        }
+    }
+}
+
 async fn start(mode: Mode, url: &str) -> Running {
+    start_with(mode, url, Vec::new()).await
+}
+
+async fn start_with(mode: Mode, url: &str, authorities: Vec<Vec<u8>>) -> Running {
     let ai = AiConfig {
         url: url.to_owned(),
         model: "tiny".to_owned(),
         key: Some("a key".to_owned()),
+        authorities,
         timeout: Duration::from_millis(500),
         retries: 2,
     };
