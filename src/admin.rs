@@ -29,6 +29,7 @@ use crate::api::{
     BetaEdit, BetaPage, Change, Changed, Explanation, FlagList, FlagStatus, InstanceList, Readiness, SecondList, Why,
 };
 use crate::availability::Availability;
+use crate::downstream::Tls;
 use crate::flag::{FlagKey, Generation, MAX_TARGETING_KEY_BYTES, Percentage};
 use crate::proxy::Identity;
 use crate::recorder::Recorder;
@@ -63,6 +64,8 @@ pub struct AdminState {
     pub availability: Arc<Availability>,
     /// What is made of files that change: keys.
     pub changing: Vec<Arc<dyn Changing>>,
+    /// The TLS that clients speak, if they do.
+    pub tls: Option<Arc<Tls>>,
     /// Turns true when the gateway stops taking requests.
     pub stopping: watch::Receiver<bool>,
     /// Failed attempts to use it.
@@ -81,7 +84,17 @@ impl AdminState {
         changing: Vec<Arc<dyn Changing>>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { rollouts, recorder, access, identity, availability, changing, stopping, attempts: Arc::default() }
+        Self {
+            rollouts,
+            recorder,
+            access,
+            identity,
+            availability,
+            changing,
+            tls: None,
+            stopping,
+            attempts: Arc::default(),
+        }
     }
 
     /// What an operator should look at.

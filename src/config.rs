@@ -32,7 +32,7 @@ pub use crate::config::backends::{Backend, BackendKind};
 pub use crate::config::database::Database;
 pub use crate::config::environment::{Variable, environment};
 pub use crate::config::flags::Flags;
-pub use crate::config::listen::Listen;
+pub use crate::config::listen::{Https, Listen};
 
 /// The file that is read if none is named and it is there.
 pub const DEFAULT_PATH: &str = "tidegate.toml";

@@ -6,13 +6,16 @@ mod chunks;
 mod connection;
 mod head;
 mod patience;
+mod proxy_header;
 mod refusal;
+mod tls;
 
 use std::time::Duration;
 
-pub use crate::downstream::accept::{Seats, accept};
+pub use crate::downstream::accept::{Entrance, Seats, accept};
 pub use crate::downstream::head::HeadLimits;
 pub use crate::downstream::refusal::Refusal;
+pub use crate::downstream::tls::{CertificateFiles, ClientCertificates, Demand, Handshakes, Tls, TlsConfig};
 
 /// What clients may take of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,10 @@ pub struct Limits {
     pub min_rate: u64,
     /// How long a client may take nothing of its answer.
     pub write_timeout: Duration,
+    /// TLS handshakes under way.
+    pub handshakes: usize,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
     /// Streams of one HTTP/2 connection at a time.
     pub streams: u32,
     /// Requests under way on one route, unless the route says otherwise.

@@ -12,8 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use pingora_core::apps::HttpServerOptions;
+use pingora_core::apps::{HttpServerOptions, ServerApp as _};
 use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
@@ -31,7 +30,7 @@ use crate::backend::{self, Backend};
 use crate::clock;
 use crate::config::{BackendKind, Config};
 use crate::diagnostic::Diagnostic;
-use crate::downstream::{Limits, Seats, accept};
+use crate::downstream::{Entrance, Limits, Seats, Tls, accept};
 use crate::flag::FlagSet;
 use crate::flag_file::{Loader, watch};
 use crate::flag_store::FlagStore;
@@ -81,7 +80,7 @@ pub enum StartError {
         #[source]
         source: StoreError,
     },
-    /// A file of keys cannot be used.
+    /// A file of keys or certificates cannot be used.
     #[error("{0}")]
     Keys(String),
     /// A backend cannot be reached as configured.
@@ -118,6 +117,8 @@ pub enum StartError {
 pub struct Addresses {
     /// The gateway.
     pub http: SocketAddr,
+    /// The gateway, where it speaks TLS.
+    pub https: Option<SocketAddr>,
     /// The admin API.
     pub admin: SocketAddr,
     /// The built-in backends, by name.
@@ -133,12 +134,13 @@ pub enum BadFlags {
     Tolerate,
 }
 
-/// Looks at the files of keys that `config` names as [`serve`] would, and makes none.
+/// Looks at the files of keys and certificates that `config` names as [`serve`] would, and makes none.
 ///
 /// # Errors
 ///
 /// If one cannot be used; names it.
 pub fn check(config: &Config) -> Result<(), String> {
+    tls(config)?;
     Identity::look(config.identity.clone()).map(drop)
 }
 
@@ -177,6 +179,7 @@ async fn run(
     // Before anything can be worth stopping: a signal from here on is not lost.
     let mut stop_signals = StopSignals::new()?;
     let http = Bound::bind("listen.http", config.listen.http)?;
+    let https = config.listen.https.as_ref().map(|https| Bound::bind("listen.https", https.address)).transpose()?;
     let admin = Bound::bind("listen.admin", config.listen.admin)?;
     let mut loader = Loader::new(config.flags.path.clone(), config.expectations());
     let definitions = match (loader.load(), bad_flags) {
@@ -224,7 +227,8 @@ async fn run(
     upkeep.prepare().await;
     let in_flight = Arc::new(InFlight::default());
     let identity = Arc::new(Identity::open(config.identity.clone()).map_err(StartError::Keys)?);
-    let changing = identity.changing();
+    let tls = tls(&config).map_err(StartError::Keys)?;
+    let changing: Vec<_> = identity.changing().into_iter().chain(tls.iter().map(|tls| tls.changing())).collect();
     let proxy = proxy::Config {
         routes: config.routes.clone(),
         identity: Arc::clone(&identity),
@@ -236,12 +240,22 @@ async fn run(
     let entrance = Entrance {
         limits: Arc::new(config.limits),
         seats: Arc::new(Seats::default()),
-        exempt: config.identity.trusted_proxies.clone().into(),
+        trusted: config.identity.trusted_proxies.clone().into(),
+        proxy_protocol: config.listen.proxy_protocol,
+        tls: None,
     };
     let gateway = Gateway::new(proxy, flags, Arc::clone(&in_flight));
-    let addresses = Addresses { http: http.address(), admin: admin.address(), builtin: builtin_addresses };
+    let addresses = Addresses {
+        http: http.address(),
+        https: https.as_ref().map(Bound::address),
+        admin: admin.address(),
+        builtin: builtin_addresses,
+    };
+    let doors = [(Some(http), None), (https, tls.clone())];
+    let doors = doors.into_iter().filter_map(|(bound, tls)| Some((bound?, Entrance { tls, ..entrance.clone() })));
     let (stop_accepting, accepting_stops) = watch::channel(false);
-    let mut accepting = handles.data.spawn(take_requests(gateway, http, roots, entrance, accepting_stops));
+    let mut accepting =
+        handles.data.spawn(take_requests(gateway, doors.collect(), roots, config.limits, accepting_stops));
 
     let mut parts = JoinSet::new();
     parts.spawn(upkeep.run_until(control_stopping.clone()));
@@ -271,8 +285,9 @@ async fn run(
         let (access, fixed, stopping) = (Arc::clone(&access), config.admin.tokens.clone(), control_stopping.clone());
         parts.spawn(async move { token_file::watch(path, fixed, &access, stopping).await });
     }
-    let state =
+    let mut state =
         AdminState::new(Arc::clone(&rollouts), recorder, access, identity, availability, changing, requests_stopping);
+    state.tls = tls;
     let admin = admin.into_tokio()?;
     parts.spawn(async move {
         let served = axum::serve(admin, router(state).into_make_service_with_connect_info::<SocketAddr>())
@@ -387,9 +402,9 @@ async fn serve_backend(bound: Bound, backend: Backend, stop: impl Future<Output 
 /// Takes requests until `stopping` turns true.
 async fn take_requests(
     gateway: Gateway,
-    bound: Bound,
+    doors: Vec<(Bound, Entrance)>,
     roots: Option<String>,
-    entrance: Entrance,
+    limits: Limits,
     stopping: watch::Receiver<bool>,
 ) {
     let settings = ServerConf {
@@ -400,27 +415,33 @@ async fn take_requests(
     };
     let mut proxy = HttpProxy::new(gateway, Arc::new(settings));
     let mut http2 = default_h2_options();
-    http2.max_concurrent_streams(entrance.limits.streams);
+    http2.max_concurrent_streams(limits.streams);
     proxy.h2_options = Some(http2);
     let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(entrance.limits.idle);
+    options.h2_idle_timeout = Some(limits.idle);
     proxy.server_options = Some(options);
     proxy.handle_init_modules();
-    match bound.into_tokio() {
-        Ok(listener) => {
-            let Entrance { limits, seats, exempt } = entrance;
-            accept(listener, Arc::new(proxy), limits, seats, exempt, stopping).await;
+    let proxy = Arc::new(proxy);
+    let mut open = JoinSet::new();
+    for (bound, entrance) in doors {
+        match bound.into_tokio() {
+            Ok(listener) => drop(open.spawn(accept(listener, Arc::clone(&proxy), entrance, stopping.clone()))),
+            Err(error) => {
+                error!(%error, "cannot listen");
+                return;
+            }
         }
-        Err(error) => error!(%error, "cannot listen"),
     }
+    // Each is closed by the stop alone; if one is not, that ends the others, too.
+    let _ = open.join_next().await;
+    drop(open);
+    proxy.cleanup().await;
 }
 
-/// Who may come in.
-#[derive(Debug, Clone)]
-struct Entrance {
-    limits: Arc<Limits>,
-    seats: Arc<Seats>,
-    exempt: Arc<[IpNet]>,
+/// What TLS is spoken with, if it is.
+fn tls(config: &Config) -> Result<Option<Arc<Tls>>, String> {
+    let tls = config.listen.https.as_ref().map(|https| Tls::open(https.tls.clone(), &config.limits));
+    Ok(tls.transpose()?.map(Arc::new))
 }
 
 /// Runs one built-in backend on its own until SIGTERM or SIGINT.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -19,6 +20,7 @@ use crate::admin::AdminState;
 use crate::api::FlagStatus;
 use crate::availability::Condition;
 use crate::clock;
+use crate::downstream::Handshakes;
 use crate::flag::{BackendName, FlagKey, Phase};
 use crate::outcome::Tally;
 use crate::recorder::Served;
@@ -41,6 +43,7 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
         long_keys: state.recorder.long_keys(),
         counters: state.rollouts.counters(),
         problems: state.problems().len(),
+        tls: state.tls.as_ref().map(|tls| (tls.handshakes(), tls.expiries())),
     }));
     let mut body = String::new();
     match text::encode(&mut body, &registry) {
@@ -58,6 +61,7 @@ struct Snapshot {
     long_keys: u64,
     counters: Counters,
     problems: usize,
+    tls: Option<(Handshakes, Vec<(PathBuf, i64)>)>,
 }
 
 impl Collector for Snapshot {
@@ -66,6 +70,7 @@ impl Collector for Snapshot {
         self.durations(&mut encoder)?;
         self.rollouts(&mut encoder)?;
         self.servers(&mut encoder)?;
+        self.tls(&mut encoder)?;
         self.gateway(&mut encoder)
     }
 }
@@ -180,6 +185,25 @@ impl Snapshot {
         let mut family = encoder.encode_descriptor("tidegate_server_ejections", help, None, MetricType::Counter)?;
         for (backend, condition) in &self.backends {
             ConstCounter::new(condition.ejections).encode(family.encode_family(&[("backend", backend.as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    fn tls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some((handshakes, expiries)) = &self.tls else { return Ok(()) };
+        let help = "TLS handshakes with clients, by how they ended";
+        let mut family = encoder.encode_descriptor("tidegate_tls_handshakes", help, None, MetricType::Counter)?;
+        let Handshakes { completed, failed, timed_out } = *handshakes;
+        for (result, count) in [("completed", completed), ("failed", failed), ("timed_out", timed_out)] {
+            ConstCounter::new(count).encode(family.encode_family(&[("result", result)])?)?;
+        }
+
+        let help = "Until when a certificate that clients are shown is valid, in seconds since 1970";
+        let (name, kind) = ("tidegate_tls_certificate_expiry_timestamp", MetricType::Gauge);
+        let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
+        for (file, expiry) in expiries {
+            let file = file.display().to_string();
+            ConstGauge::new(*expiry).encode(family.encode_family(&[("file", file.as_str())])?)?;
         }
         Ok(())
     }

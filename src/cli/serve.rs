@@ -76,8 +76,11 @@ fn greeting(addresses: &Addresses) -> String {
     let admin = addresses.admin.to_string();
     let elsewhere = if admin == DEFAULT_ADMIN { String::new() } else { format!(" --admin http://{admin}") };
     let http = addresses.http;
-    let mut text =
-        format!("tidegate {}\n  gateway  http://{http}\n  admin    http://{admin}\n", env!("CARGO_PKG_VERSION"));
+    let mut text = format!("tidegate {}\n  gateway  http://{http}\n", env!("CARGO_PKG_VERSION"));
+    if let Some(https) = addresses.https {
+        let _ = writeln!(text, "  with TLS https://{https}");
+    }
+    let _ = writeln!(text, "  admin    http://{admin}");
     for (name, address) in &addresses.builtin {
         let _ = writeln!(text, "  {name:<7}  http://{address} (built in)");
     }

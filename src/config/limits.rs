@@ -28,6 +28,8 @@ pub(crate) fn limits(mut section: Section<'_>) -> Option<Limits> {
     let body_timeout = section.optional("body_timeout", some_time);
     let min_rate = section.optional("min_rate", size);
     let write_timeout = section.optional("write_timeout", some_time);
+    let handshakes = section.optional("handshakes", count(1..=MAX_COUNT));
+    let handshake_timeout = section.optional("handshake_timeout", some_time);
     let streams = section.optional("http2_streams", count(1..=MAX_COUNT));
     let in_flight = section.optional("in_flight", count(1..=MAX_COUNT));
     if let (Some(Placed { value: uri, place }), Some(Placed { value: header, .. })) = (&uri, &header)
@@ -46,6 +48,8 @@ pub(crate) fn limits(mut section: Section<'_>) -> Option<Limits> {
         body_timeout: body_timeout?.value,
         min_rate: min_rate?.value,
         write_timeout: write_timeout?.value,
+        handshakes: handshakes?.value,
+        handshake_timeout: handshake_timeout?.value,
         streams: streams?.value,
         in_flight: in_flight?.value,
     })

@@ -11,14 +11,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::downstream::Limits;
-use crate::downstream::connection::{Connection, Ends};
+use crate::downstream::connection::{Connection, Ends, Speaks};
 use crate::downstream::refusal::Refusal;
+use crate::downstream::tls::agreed;
+use crate::downstream::{Limits, Tls, proxy_header};
 
 /// How long the gateway waits after the system refused it a connection, most likely for want of file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
@@ -99,16 +101,33 @@ impl Seats {
     }
 }
 
-/// Hands every connection that `listener` takes to `app`, until `stopping` turns true.
-///
-/// Then those that wait for their next request are let go. `exempt` are the networks whose addresses speak for many
-/// clients.
+/// Who may come in, and how.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    /// What clients may take.
+    pub limits: Arc<Limits>,
+    /// Where they sit.
+    pub seats: Arc<Seats>,
+    /// Networks of proxies that speak for many clients: their addresses are not counted.
+    pub trusted: Arc<[IpNet]>,
+    /// Whether these proxies say first whom they speak for, by the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Whether the connections are encrypted.
+    pub tls: Option<Arc<Tls>>,
+}
+
+impl Entrance {
+    fn trusts(&self, peer: SocketAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(&peer.ip()))
+    }
+}
+
+/// Hands every connection that `listener` takes to `app`, until `stopping` turns true. Then those that wait for their next
+/// request have to be let go, by `app.cleanup()`.
 pub async fn accept<A: ServerApp + Send + Sync + 'static>(
     listener: TcpListener,
     app: Arc<A>,
-    limits: Arc<Limits>,
-    seats: Arc<Seats>,
-    exempt: Arc<[IpNet]>,
+    entrance: Entrance,
     stopping: watch::Receiver<bool>,
 ) {
     let mut stop = stopping.clone();
@@ -121,17 +140,17 @@ pub async fn accept<A: ServerApp + Send + Sync + 'static>(
         match accepted {
             Ok((socket, peer)) => {
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                let counted = Some(peer.ip()).filter(|ip| !exempt.iter().any(|network| network.contains(ip)));
-                let seat = seats.take(counted.map(household), &limits);
-                let telling = Arc::clone(&seats.told).try_acquire_owned();
+                let counted = (!entrance.trusts(peer)).then(|| household(peer.ip()));
+                let seat = entrance.seats.take(counted, &entrance.limits);
+                let telling = Arc::clone(&entrance.seats.told).try_acquire_owned();
                 if seat.is_err() && telling.is_err() {
                     continue;
                 }
                 let telling = telling.ok().filter(|_| seat.is_err());
-                let (app, limits, stopping) = (Arc::clone(&app), Arc::clone(&limits), stopping.clone());
+                let (app, entrance, stopping) = (Arc::clone(&app), entrance.clone(), stopping.clone());
                 tokio::spawn(async move {
                     let _telling = telling;
-                    if let Err(error) = serve(socket, peer, app, limits, seat, stopping).await {
+                    if let Err(error) = welcome(socket, peer, app, entrance, seat, stopping).await {
                         debug!(%error, "a connection ended before it began");
                     }
                 });
@@ -142,8 +161,6 @@ pub async fn accept<A: ServerApp + Send + Sync + 'static>(
             }
         }
     }
-    drop(listener);
-    app.cleanup().await;
 }
 
 /// Whom an address stands for: one network of IPv6 is one customer's (RFC 6177).
@@ -154,24 +171,67 @@ fn household(address: IpAddr) -> IpAddr {
     }
 }
 
-async fn serve<A: ServerApp + Send + Sync + 'static>(
-    socket: TcpStream,
-    peer: SocketAddr,
+/// Finds out who is there and which protocols they speak, then serves them.
+async fn welcome<A: ServerApp + Send + Sync + 'static>(
+    mut socket: TcpStream,
+    mut peer: SocketAddr,
     app: Arc<A>,
-    limits: Arc<Limits>,
-    seat: Result<Seat, Refusal>,
+    entrance: Entrance,
+    mut seat: Result<Seat, Refusal>,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let ends = Ends { fd: socket.as_raw_fd(), peer, local: socket.local_addr()?, tls: None, http2: false };
-    let seat = match seat {
-        Ok(seat) => seat,
-        Err(refusal) => {
+    let (fd, local) = (socket.as_raw_fd(), socket.local_addr()?);
+    if entrance.proxy_protocol && entrance.trusts(peer) && seat.is_ok() {
+        // Boxed, as all that only some connections need.
+        let named = Box::pin(timeout(entrance.limits.header_timeout, proxy_header::read(&mut socket)));
+        let named = tokio::select! {
+            named = named => named,
+            _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+        };
+        if let Some(client) = named?? {
+            peer = SocketAddr::new(client.ip().to_canonical(), client.port());
+            let counted = (!entrance.trusts(peer)).then(|| household(peer.ip()));
+            // In the place of the proxy's seat, which is counted in all only.
+            drop(seat);
+            seat = entrance.seats.take(counted, &entrance.limits);
+        }
+    }
+    let limits = Arc::clone(&entrance.limits);
+    let seat = match (seat, &entrance.tls) {
+        (Ok(seat), _) => seat,
+        // Whoever waits for a handshake understands nothing else.
+        (Err(_), Some(_)) => return Ok(()),
+        (Err(refusal), None) => {
+            let ends = Ends { fd, peer, local, tls: None, speaks: Speaks::Either };
             Connection::new(socket, ends, limits, None).refuse(refusal).await;
             return Ok(());
         }
     };
-    let mut connection = Connection::new(socket, ends, limits, Some(Box::new(seat)));
+    match entrance.tls {
+        None => {
+            let ends = Ends { fd, peer, local, tls: None, speaks: Speaks::Either };
+            serve(Connection::new(socket, ends, limits, Some(Box::new(seat))), app, stopping).await;
+        }
+        Some(tls) => {
+            let shaken = tokio::select! {
+                shaken = Box::pin(tls.shake_hands(socket)) => shaken?,
+                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+            };
+            let (digest, speaks) = agreed(&shaken);
+            let ends = Ends { fd, peer, local, tls: Some(digest), speaks };
+            let connection = Connection::new(shaken, ends, limits, Some(Box::new(seat)));
+            Box::pin(serve(connection, app, stopping)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn serve<A, S>(mut connection: Connection<S>, app: Arc<A>, mut stopping: watch::Receiver<bool>)
+where
+    A: ServerApp + Send + Sync + 'static,
+    S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send + Sync + 'static,
+{
     let begun = tokio::select! {
         begun = connection.begins() => begun,
         _ = stopping.wait_for(|stop| *stop) => false,
@@ -180,7 +240,6 @@ async fn serve<A: ServerApp + Send + Sync + 'static>(
         // What is left of the connection is for pingora to reuse, and it does so within.
         drop(app.process_new(Box::new(connection), &stopping).await);
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -78,6 +78,7 @@ pub(crate) struct Connection<S> {
     timer: Timer,
     reading: Pace,
     writing: Pace,
+    speaks: Speaks,
     http2: bool,
     fd: RawFd,
     socket_digest: Arc<SocketDigest>,
@@ -102,8 +103,19 @@ pub(crate) struct Ends {
     pub(crate) local: SocketAddr,
     /// About the encryption, if there is any.
     pub(crate) tls: Option<SslDigest>,
-    /// Whether HTTP/2 was agreed on.
-    pub(crate) http2: bool,
+    /// Which HTTP was agreed on.
+    pub(crate) speaks: Speaks,
+}
+
+/// Which version of HTTP a client begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Its first bytes say so.
+    Either,
+    /// Agreed on by ALPN.
+    Http1,
+    /// Agreed on by ALPN.
+    Http2,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -115,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let _ = socket_digest.local_addr.set(Some(PingoraAddress::Inet(ends.local)));
         Self {
             socket,
-            state: if ends.http2 { State::Raw } else { State::Head },
+            state: State::Head,
             input: BytesMut::new(),
             seen: 0,
             output: BytesMut::new(),
@@ -124,7 +136,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             timer: Timer::default(),
             reading: Pace::new(limits.body_timeout, limits.min_rate),
             writing: Pace::new(limits.write_timeout, 0),
-            http2: ends.http2,
+            speaks: ends.speaks,
+            http2: false,
             fd: ends.fd,
             socket_digest: Arc::new(socket_digest),
             tls_digest: ends.tls.map(Arc::new),
@@ -141,12 +154,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_begins(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         loop {
-            if self.input.starts_with(HTTP2_PREFACE) {
+            if self.input.starts_with(HTTP2_PREFACE) && self.speaks != Speaks::Http1 {
                 self.http2 = true;
                 self.state = State::Raw;
-            }
-            if self.http2 || !HTTP2_PREFACE.starts_with(&self.input) {
                 return Poll::Ready(true);
+            }
+            let may_be_http2 = HTTP2_PREFACE.starts_with(&self.input);
+            match self.speaks {
+                Speaks::Http1 if !self.input.is_empty() => return Poll::Ready(true),
+                Speaks::Either if !may_be_http2 => return Poll::Ready(true),
+                Speaks::Http2 if !may_be_http2 => return Poll::Ready(false),
+                Speaks::Http1 | Speaks::Either | Speaks::Http2 => {}
             }
             match self.poll_more(context) {
                 Poll::Ready(Ok(1..)) => {}

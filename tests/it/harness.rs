@@ -150,9 +150,13 @@ impl Site {
     pub(crate) async fn spawn(&self, mut command: Command) -> Gateway {
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut greeting = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut https = None;
         let mut address = async |name: &str| loop {
             let line = timeout(DEADLINE, greeting.next_line()).await.unwrap().unwrap();
             let line = line.unwrap_or_else(|| panic!("the gateway did not start:\n{}", self.log()));
+            if let Some(address) = line.trim().strip_prefix("with TLS https://") {
+                https = Some(address.to_owned());
+            }
             if let Some(address) = line.trim().strip_prefix(name) {
                 return address.trim().to_owned();
             }
@@ -160,7 +164,7 @@ impl Site {
         let (http, admin) = (address("gateway").await, address("admin").await);
         // Nobody reads the rest of the greeting, but the pipe has to stay open for it.
         let stdout = greeting.into_inner().into_inner();
-        Gateway { process, _stdout: stdout, http, admin, client: Client::new() }
+        Gateway { process, _stdout: stdout, http, https, admin, client: Client::new() }
     }
 
     /// What gateways have logged here up to now.
@@ -183,6 +187,8 @@ pub(crate) struct Gateway {
     process: Child,
     _stdout: ChildStdout,
     pub(crate) http: String,
+    /// The address, without a scheme, where it speaks TLS.
+    pub(crate) https: Option<String>,
     pub(crate) admin: String,
     pub(crate) client: Client,
 }

@@ -42,6 +42,7 @@ mod servers;
 mod simulate;
 mod stop;
 mod store;
+mod tls;
 mod tokens;
 mod upstream;
 mod why;
