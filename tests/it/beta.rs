@@ -6,6 +6,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::harness::{FLAG, Gateway, Site, eventually, flag_text, pair, problem, stderr, stdout};
+use crate::store::{Kind, Place};
 
 impl Gateway {
     async fn patch(&self, body: Value, generation: Option<u64>) -> Response {
@@ -25,17 +26,20 @@ impl Gateway {
     }
 }
 
-#[tokio::test]
-async fn users_are_added_and_removed_over_the_file_and_survive_a_kill() {
-    let (_stable, _canary, site, gateway) = pair().await;
+on_both!(users_are_added_and_removed_over_the_file_and_survive_a_kill);
+
+async fn users_are_added_and_removed_over_the_file_and_survive_a_kill(kind: Kind) {
+    let place = Place::new(kind).await;
+    let site = &place.site;
+    let gateway = site.start().await;
     fs::write(site.flag_file(), flag_text(0.0)).unwrap();
     eventually("nobody but the beta users is on canary", || async { gateway.flag().await["percentage"] == 0.0 }).await;
     let before = gateway.flag().await["generation"].as_u64().unwrap();
     assert_eq!((gateway.variant("carol").await, gateway.variant("bob").await), ("sync".to_owned(), "async".to_owned()));
 
-    let added = stdout(&gateway.cli(&site, &["beta", "add", FLAG, "carol", "alice", "--reason", "they asked"]).await);
+    let added = stdout(&gateway.cli(site, &["beta", "add", FLAG, "carol", "alice", "--reason", "they asked"]).await);
     assert!(added.contains("3 beta users, 1 added and 0 removed at runtime"), "{added}");
-    stdout(&gateway.cli(&site, &["beta", "remove", FLAG, "bob", "nobody"]).await);
+    stdout(&gateway.cli(site, &["beta", "remove", FLAG, "bob", "nobody"]).await);
     assert_eq!((gateway.variant("carol").await, gateway.variant("bob").await), ("async".to_owned(), "sync".to_owned()));
     let flag = gateway.flag().await;
     assert_eq!((&flag["beta_users"], &flag["beta_added"], &flag["beta_removed"]), (&json!(2), &json!(1), &json!(1)));
@@ -66,8 +70,8 @@ async fn users_are_added_and_removed_over_the_file_and_survive_a_kill() {
     .unwrap();
     eventually("alice is off the list", || async { gateway.variant("alice").await == "sync" }).await;
     assert_eq!((gateway.variant("carol").await, gateway.variant("bob").await), ("async".to_owned(), "sync".to_owned()));
-    stdout(&gateway.cli(&site, &["beta", "add", FLAG, "bob"]).await);
-    stdout(&gateway.cli(&site, &["beta", "remove", FLAG, "carol"]).await);
+    stdout(&gateway.cli(site, &["beta", "add", FLAG, "bob"]).await);
+    stdout(&gateway.cli(site, &["beta", "remove", FLAG, "carol"]).await);
     assert_eq!((gateway.variant("carol").await, gateway.variant("bob").await), ("sync".to_owned(), "async".to_owned()));
     assert_eq!(gateway.flag().await["beta_added"], 0);
     assert_eq!(gateway.flag().await["beta_removed"], 0);
