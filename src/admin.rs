@@ -5,6 +5,7 @@ mod entry;
 mod events;
 mod metrics;
 mod origin;
+mod pages;
 mod problem;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use crate::access::Access;
 use crate::admin::attempts::Attempts;
 use crate::admin::entry::Actor;
+use crate::admin::pages::Dashboard;
 use crate::admin::problem::AdminError;
 use crate::api::{
     BetaEdit, BetaPage, Change, Changed, Explanation, FlagList, FlagStatus, InstanceList, Readiness, SecondList, Why,
@@ -70,6 +72,8 @@ pub struct AdminState {
     pub stopping: watch::Receiver<bool>,
     /// Failed attempts to use it.
     attempts: Arc<Attempts>,
+    /// What the dashboard keeps.
+    pages: Arc<Dashboard>,
 }
 
 impl AdminState {
@@ -84,17 +88,8 @@ impl AdminState {
         changing: Vec<Arc<dyn Changing>>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self {
-            rollouts,
-            recorder,
-            access,
-            identity,
-            availability,
-            changing,
-            tls: None,
-            stopping,
-            attempts: Arc::default(),
-        }
+        let (attempts, pages) = Default::default();
+        Self { rollouts, recorder, access, identity, availability, changing, tls: None, stopping, attempts, pages }
     }
 
     /// What an operator should look at.
@@ -108,7 +103,7 @@ impl AdminState {
 
 type Shared = State<AdminState>;
 
-/// The admin API.
+/// The admin API, and the dashboard.
 pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/health", get(health))
@@ -130,6 +125,7 @@ pub fn router(state: AdminState) -> Router {
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(state.clone(), entry::guard))
+        .merge(pages::router(&state))
         .layer(middleware::from_fn_with_state(state.clone(), origin::refuse_other_sites))
         .with_state(state)
 }
@@ -167,12 +163,20 @@ async fn explain(
 ) -> Result<Json<Explanation>, AdminError> {
     let key = flag_key(&key?)?;
     let Query(query) = query?;
-    let mut asked = AskedRequest::from_parts(query).map_err(|error| AdminError::Invalid(error.to_string()))?;
+    explained(&state, &key, query).map(Json)
+}
+
+/// The decision about the request that `parts` describe, its user found as the gateway finds them.
+fn explained(
+    state: &AdminState,
+    key: &FlagKey,
+    parts: impl IntoIterator<Item = (String, String)>,
+) -> Result<Explanation, AdminError> {
+    let mut asked = AskedRequest::from_parts(parts).map_err(|error| AdminError::Invalid(error.to_string()))?;
     if asked.user.is_none() {
         asked.user = state.identity.targeting_key(&asked.headers, &asked.path, asked.client);
     }
-    let explanation = state.rollouts.explain(&key, &asked);
-    explanation.map(Json).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
+    state.rollouts.explain(key, &asked).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -269,7 +273,7 @@ async fn patch(
             ));
         }
     };
-    make(&state, actor, &flag_key(&key?)?, command, change.reason, &headers).await
+    answer(make(&state, actor, &flag_key(&key?)?, command, change.reason, expected(&headers)?).await?)
 }
 
 async fn act(
@@ -298,28 +302,36 @@ async fn act(
         ("approve", None) => Command::Approve,
         _ => return Err(AdminError::NotFound),
     };
-    make(&state, actor, &flag_key(&key)?, command, change.reason, &headers).await
+    answer(make(&state, actor, &flag_key(&key)?, command, change.reason, expected(&headers)?).await?)
 }
 
+/// Makes a change that a person asks for, by whichever way.
 async fn make(
     state: &AdminState,
     actor: Actor,
     key: &FlagKey,
     command: Command,
     reason: Option<String>,
-    headers: &HeaderMap,
-) -> Result<Response, AdminError> {
+    expected: Option<Generation>,
+) -> Result<Changed, AdminError> {
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_CHARS) {
         return Err(AdminError::Invalid(format!("`reason` is at most {MAX_REASON_CHARS} characters long")));
     }
     if reason.as_ref().is_some_and(|reason| reason.chars().any(char::is_control)) {
         return Err(AdminError::Invalid("`reason` is one line of text, without control characters".to_owned()));
     }
-    let expected = headers.get(IF_MATCH).map(|tag| generation(tag.to_str().unwrap_or_default())).transpose()?.flatten();
     let request = Request { command, actor: actor.name, reason, expected };
     let saved = state.rollouts.change(key.clone(), request).await? == Saved::Yes;
-    let flag = status(state, key)?;
-    Ok(([(ETAG, etag(flag.generation))], Json(Changed { flag, saved })).into_response())
+    Ok(Changed { flag: status(state, key)?, saved })
+}
+
+fn answer(changed: Changed) -> Result<Response, AdminError> {
+    Ok(([(ETAG, etag(changed.flag.generation))], Json(changed)).into_response())
+}
+
+/// The generation that a change is meant for, if it is meant for one.
+fn expected(headers: &HeaderMap) -> Result<Option<Generation>, AdminError> {
+    Ok(headers.get(IF_MATCH).map(|tag| generation(tag.to_str().unwrap_or_default())).transpose()?.flatten())
 }
 
 fn status(state: &AdminState, key: &FlagKey) -> Result<FlagStatus, AdminError> {

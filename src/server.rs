@@ -288,6 +288,7 @@ async fn run(
     let mut state =
         AdminState::new(Arc::clone(&rollouts), recorder, access, identity, availability, changing, requests_stopping);
     state.tls = tls;
+    parts.spawn(state.clone().sample_until(control_stopping.clone()));
     let admin = admin.into_tokio()?;
     parts.spawn(async move {
         let served = axum::serve(admin, router(state).into_make_service_with_connect_info::<SocketAddr>())

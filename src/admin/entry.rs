@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::warn;
 
-use crate::access::Role;
+use crate::access::{Role, Token};
 use crate::admin::problem::AdminError;
 use crate::admin::{ACTOR_HEADER, AdminState};
 use crate::clock;
@@ -47,21 +47,30 @@ fn admit(state: &AdminState, client: SocketAddr, request: &Request) -> Result<Op
     let Some(shown) = bearer(request.headers()) else {
         return if for_all { Ok(None) } else { Err(AdminError::NoToken) };
     };
+    let token = token(state, client, shown, request.uri().path())?;
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let needed = if reads { Role::Viewer } else { Role::Operator };
+    if token.role < needed {
+        return Err(AdminError::Forbidden { name: token.name.to_string(), role: token.role, needed });
+    }
+    Ok(Some(Actor { name: token.name.to_string() }))
+}
+
+/// The token that `client` shows at `place`.
+///
+/// # Errors
+///
+/// If there is none like it, or too many were tried.
+pub(crate) fn token(state: &AdminState, client: SocketAddr, shown: &str, place: &str) -> Result<Token, AdminError> {
     let now = clock::now();
     if let Some(wait) = state.attempts.wait(client.ip(), now) {
         return Err(AdminError::TooManyAttempts(wait));
     }
-    let Some(token) = state.access.find(shown) else {
+    state.access.find(shown).ok_or_else(|| {
         state.attempts.failed(client.ip(), now);
-        warn!(client = %client.ip(), path = %request.uri().path(), "an unknown token was shown to the admin API");
-        return Err(AdminError::UnknownToken);
-    };
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let needed = if reads { Role::Viewer } else { Role::Operator };
-    if token.role < needed {
-        return Err(AdminError::Forbidden { name: token.name, role: token.role, needed });
-    }
-    Ok(Some(Actor { name: token.name.to_string() }))
+        warn!(client = %client.ip(), place, "an unknown token was shown to the admin API");
+        AdminError::UnknownToken
+    })
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -70,7 +79,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Whoever asks where nobody has to prove anything: `local`, with the name that they go by on their machine, if they told.
-fn local(headers: &HeaderMap) -> String {
+pub(crate) fn local(headers: &HeaderMap) -> String {
     // Bounded, and without what could be taken for something else in a log line.
     let fits = |name: &&str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);

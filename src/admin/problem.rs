@@ -8,7 +8,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use crate::access::{Role, TokenName};
+use crate::access::Role;
 use crate::api::Problem;
 use crate::rollout::ChangeError;
 use crate::store::StoreError;
@@ -32,6 +32,11 @@ pub(crate) enum AdminError {
     /// 403
     #[error("requests from pages of other sites are refused")]
     OtherSite,
+    /// 403
+    #[error(
+        "this form is none of this session's, which may have ended since; go back, load the page anew and try again"
+    )]
+    ForeignForm,
     /// 401
     #[error(
         "this needs a token, as `authorization: Bearer …`; `tidegate token new` makes one, TIDEGATE_TOKEN gives it"
@@ -44,7 +49,7 @@ pub(crate) enum AdminError {
     #[error("`{name}` is a {role}, and this takes a token of role {needed}")]
     Forbidden {
         /// Whose token it is.
-        name: TokenName,
+        name: String,
         /// What it allows.
         role: Role,
         /// What this takes.
@@ -68,7 +73,8 @@ pub(crate) enum AdminError {
 }
 
 impl AdminError {
-    fn status(&self) -> (StatusCode, &'static str, &'static str) {
+    /// The HTTP status, the kind of problem, and its title.
+    pub(crate) fn status(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed"),
@@ -79,7 +85,7 @@ impl AdminError {
             Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
             Self::TooManyAttempts(_) => (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts"),
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid", "Invalid request"),
-            Self::OtherSite => (StatusCode::FORBIDDEN, "other-site", "Refused"),
+            Self::OtherSite | Self::ForeignForm => (StatusCode::FORBIDDEN, "other-site", "Refused"),
             Self::Body(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported media type"),
             Self::Change(ChangeError::Refused(_) | ChangeError::TooManyChanges(_)) => {
@@ -92,14 +98,15 @@ impl AdminError {
             | Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store", "Store unavailable"),
         }
     }
-}
 
-impl IntoResponse for AdminError {
-    fn into_response(self) -> Response {
-        let (status, kind, title) = self.status();
-        let problem = Problem::new(status.as_u16(), kind, title, chain(&self));
-        let mut response = (status, [(CONTENT_TYPE, Problem::MEDIA_TYPE)], Json(problem)).into_response();
-        match &self {
+    /// What was wrong this time, and what to do.
+    pub(crate) fn detail(&self) -> String {
+        chain(self)
+    }
+
+    /// Adds what clients are told besides.
+    pub(crate) fn add_headers(&self, response: &mut Response) {
+        match self {
             Self::NoToken | Self::UnknownToken => {
                 let scheme = HeaderValue::from_static("Bearer realm=\"tidegate\"");
                 response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
@@ -109,6 +116,15 @@ impl IntoResponse for AdminError {
             }
             _ => {}
         }
+    }
+}
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        let (status, kind, title) = self.status();
+        let problem = Problem::new(status.as_u16(), kind, title, self.detail());
+        let mut response = (status, [(CONTENT_TYPE, Problem::MEDIA_TYPE)], Json(problem)).into_response();
+        self.add_headers(&mut response);
         response
     }
 }

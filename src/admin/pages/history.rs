@@ -1,0 +1,76 @@
+//! The audit trail as a table.
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use crate::admin::pages::evidence::question;
+use crate::admin::pages::text::{count, moment, percent};
+use crate::api::{BetaEvent, Event, RolloutState};
+
+/// Events, newest first; of several flags if `of_all`.
+pub(crate) fn table(events: &[Event], of_all: bool, now: Timestamp) -> Markup {
+    html! {
+        @if events.is_empty() {
+            p.faint { "Nothing yet." }
+        } @else {
+            div.scroll {
+                table.history {
+                    caption.unseen { "What was changed, newest first" }
+                    thead { tr {
+                        th scope="col" { "When" } th scope="col" { "Who" }
+                        @if of_all { th scope="col" { "Flag" } }
+                        th scope="col" { "What" } th scope="col" { "Change" } th scope="col" { "Why" }
+                    } }
+                    tbody { @for event in events { (row(event, of_all, now)) } }
+                }
+            }
+        }
+    }
+}
+
+fn row(event: &Event, of_all: bool, now: Timestamp) -> Markup {
+    html! {
+        tr data-action=(event.action) {
+            td { (moment(&event.at, now)) }
+            td { b { (event.actor) } }
+            @if of_all { td { a href=(format!("/flags/{}", event.flag)) { (event.flag) } } }
+            td { (event.action) }
+            td { (change(event.old.as_ref(), &event.new)) }
+            td { (why(event)) }
+        }
+    }
+}
+
+fn change(old: Option<&RolloutState>, new: &RolloutState) -> Markup {
+    let state = |state: &RolloutState| format!("{} {}", percent(state.percentage), state.phase.replace('_', " "));
+    html! {
+        @match old {
+            Some(old) if state(old) != state(new) => { (state(old)) " → " b { (state(new)) } }
+            _ => { (state(new)) }
+        }
+        @if let Some(beta) = &new.beta { br; span.faint { (beta_change(beta)) } }
+    }
+}
+
+fn beta_change(beta: &BetaEvent) -> String {
+    let part = |sign: &str, all: usize, named: &[String]| match (all, named) {
+        (0, _) => None,
+        (all, named) if all <= 5 && named.len() == all => Some(format!("{sign} {}", named.join(", "))),
+        (all, _) => Some(format!("{sign} {} users", count(all as u64))),
+    };
+    let parts = [part("+", beta.added, &beta.users_added), part("−", beta.removed, &beta.users_removed)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn why(event: &Event) -> Markup {
+    html! {
+        @match (&event.reason, &event.rollback) {
+            (Some(reason), _) => { (reason) }
+            (None, Some(rollback)) => {
+                (question(&rollback.cause)) ": " (count(rollback.failures)) " of " (count(rollback.requests))
+                " canary requests failed"
+            }
+            (None, None) => {}
+        }
+    }
+}
