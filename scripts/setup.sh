@@ -3,7 +3,8 @@
 #
 #   scripts/setup.sh build    cmake, a C compiler and make, which some dependencies are built with, and libpq, which the
 #                             synchronous backend reaches PostgreSQL with
-#   scripts/setup.sh test     the same, and PostgreSQL's server programs, which tests start for themselves
+#   scripts/setup.sh test     the same, and PostgreSQL's server programs, Chromium and its driver, which tests start for
+#                             themselves
 #
 # Says nothing if nothing is missing. Installs with apt-get where that is allowed; otherwise says in one line what to
 # install, and fails.
@@ -41,6 +42,11 @@ has_libpq() {
 has_libpq || missing+=(libpq-dev)
 if [[ $purpose == test ]] && ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
     missing+=(postgresql)
+fi
+if [[ $purpose == test ]]; then
+    # The dashboard is tried in a real browser.
+    command -v chromium >/dev/null || missing+=(chromium)
+    command -v chromedriver >/dev/null || missing+=(chromium-driver)
 fi
 ((${#missing[@]})) || exit 0
 

@@ -20,6 +20,7 @@ mod backend;
 mod beta;
 mod cli;
 mod compare;
+mod dashboard;
 mod faults;
 mod flagd;
 mod flags;

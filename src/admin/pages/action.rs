@@ -65,9 +65,9 @@ impl Action {
         }
     }
 
-    /// Whether it takes the canary to everybody or to nobody.
+    /// Whether it takes the canary away from everybody.
     pub(crate) fn is_grave(self) -> bool {
-        matches!(self, Self::Promote | Self::RollBack)
+        self == Self::RollBack
     }
 
     /// The actions with a button of their own that a flag is in a state for.

@@ -182,23 +182,26 @@ pub(crate) fn charts(history: &History, window: Window, marks: &[Mark]) -> Marku
         since,
         marks,
     };
-    let weighed = Series { name: "nearest check", class: "line evidence", points: history.evidence.clone() };
-    let evidence = Chart {
-        title: "Way to a rollback",
-        series: vec![weighed],
+    let of_all = |title, name, class, points: &[(f64, Option<f64>)], level| Chart {
+        title,
+        series: vec![Series { name, class, points: points.to_vec() }],
         write: share,
         least: 1.0,
         most: 1.0,
-        level: Some((1.0, "the canary is rolled back here")),
+        level,
         since,
         marks,
     };
+    let line = Some((1.0, "the canary is rolled back here"));
+    let evidence = of_all("Way to a rollback", "nearest check", "line evidence", &history.evidence, line);
+    let users = of_all("Users on canary", "share", "line canary", &history.share, None);
     html! {
         div.charts {
             (traffic.render())
             (errors(history, window, marks))
-            (latency("Latency, median", |point| point.p50_ms).render())
-            (latency("Latency, 99th percentile", |point| point.p99_ms).render())
+            (users.render())
+            (latency("Latency p50", |point| point.p50_ms).render())
+            (latency("Latency p99", |point| point.p99_ms).render())
             (evidence.render())
         }
     }

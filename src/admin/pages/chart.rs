@@ -69,7 +69,7 @@ impl Chart<'_> {
                         @if let Some(now) = last(series) {
                             " " span.key {
                                 svg.swatch viewBox="0 0 22 10" aria-hidden="true" {
-                                    line class=(series.class) x1="0" x2="22" y1="5" y2="5";
+                                    line class=(series.class) x1="0" x2="22" y1="5" y2="5" {}
                                 }
                                 (series.name) " " b { ((self.write)(now)) }
                             }
@@ -78,7 +78,7 @@ impl Chart<'_> {
                 }
                 svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(self.summary()) {
                     @for (height, value) in grid {
-                        line.grid x1=(LEFT) x2=(RIGHT) y1=(place(height)) y2=(place(height));
+                        line.grid x1=(LEFT) x2=(RIGHT) y1=(place(height)) y2=(place(height)) {}
                         text.tick x=(LEFT - 5.0) y=(place(height + 3.5)) text-anchor="end" { ((self.write)(value)) }
                     }
                     @for mark in self.marks {
@@ -96,7 +96,7 @@ impl Chart<'_> {
                         @let (path, dots) = drawn(series, y);
                         path class=(series.class) d=(path) {}
                         @for (cx, cy) in dots {
-                            circle class=(format!("dot {}", series.class)) cx=(place(cx)) cy=(place(cy)) r="2";
+                            circle class=(format!("dot {}", series.class)) cx=(place(cx)) cy=(place(cy)) r="2" {}
                         }
                     }
                     @if self.series.iter().all(|series| last(series).is_none()) {

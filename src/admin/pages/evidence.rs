@@ -32,6 +32,11 @@ pub(crate) fn question(check: &str) -> &str {
     }
 }
 
+/// What a check counts.
+fn counted(check: &str) -> &'static str {
+    if check.contains("latency") { "slow" } else { "failed" }
+}
+
 /// Every check with a bar, and what it rests on.
 pub(crate) fn bars(flag: &FlagStatus) -> Markup {
     html! {
@@ -67,7 +72,7 @@ fn bar(evidence: &Evidence) -> Markup {
         }
         div.check-foot.faint {
             span { (told) " that roll back" }
-            span { (count(*failures)) " failed in " (count(*requests)) " requests" }
+            span { (count(*failures)) " " (counted(check)) " of " (count(*requests)) " requests" }
             @if let (Some(requests), "inconclusive") = (canary_requests_to_go, verdict.as_str()) {
                 span { "about " (count(*requests)) " more would tell" }
             }
@@ -77,7 +82,7 @@ fn bar(evidence: &Evidence) -> Markup {
 
 /// The furthest check alone, for a card.
 pub(crate) fn foremost(flag: &FlagStatus) -> Markup {
-    let furthest = flag.evidence.iter().max_by(|a, b| progress(a).total_cmp(&progress(b)));
+    let furthest = flag.evidence.iter().rev().max_by(|a, b| progress(a).total_cmp(&progress(b)));
     html! { @if let Some(evidence) = furthest { div.foremost { (bar(evidence)) } } }
 }
 

@@ -51,22 +51,26 @@ impl Shown<'_> {
         let body = html! {
             (self.head(now))
             div.page-grid {
-                (self.who_gets_what(visitor))
-                section.card aria-labelledby="evidence-title" {
-                    h2 #evidence-title { "Evidence against the canary" }
-                    div #evidence data-part {
-                        (evidence::bars(flag))
-                        @if let Some(why) = self.why { (evidence::why(why, now)) }
+                div.column {
+                    (self.who_gets_what(visitor))
+                    @if let Some(status) = &flag.ramp {
+                        section.card aria-labelledby="ramp-title" {
+                            h2 #ramp-title { "Ramp" }
+                            div #ramp data-part { (ramp(status, now)) }
+                        }
+                    }
+                    (self.beta(visitor, now))
+                }
+                div.column {
+                    section.card aria-labelledby="evidence-title" {
+                        h2 #evidence-title { "Evidence against the canary" }
+                        div #evidence data-part {
+                            (evidence::bars(flag))
+                            @if let Some(why) = self.why { (evidence::why(why, now)) }
+                        }
                     }
                 }
                 (self.over_time(now))
-                @if let Some(status) = &flag.ramp {
-                    section.card aria-labelledby="ramp-title" {
-                        h2 #ramp-title { "Ramp" }
-                        div #ramp data-part { (ramp(status, now)) }
-                    }
-                }
-                (self.beta(visitor, now))
                 (explain::section(&flag.key, self.form, self.explanation))
                 section.card aria-labelledby="fleet-title" {
                     h2 #fleet-title { "Gateways" }

@@ -44,7 +44,7 @@ fn trimmed(text: String) -> String {
 
 /// A percentage as it is set, to the thousandth.
 pub(crate) fn percent(percentage: f64) -> String {
-    format!("{} %", plain(percentage))
+    format!("{}\u{a0}%", plain(percentage))
 }
 
 /// The same without its sign, as a field of a form has it.
@@ -54,12 +54,16 @@ pub(crate) fn plain(percentage: f64) -> String {
 
 /// A share, 0 to 1, in percent.
 pub(crate) fn share(share: f64) -> String {
-    format!("{} %", decimal(share * 100.0))
+    format!("{}\u{a0}%", decimal(share * 100.0))
 }
 
 /// Milliseconds.
 pub(crate) fn millis(millis: f64) -> String {
-    if millis >= 1000.0 { format!("{} s", decimal(millis / 1000.0)) } else { format!("{} ms", decimal(millis)) }
+    if millis >= 1000.0 {
+        format!("{}\u{a0}s", decimal(millis / 1000.0))
+    } else {
+        format!("{}\u{a0}ms", decimal(millis))
+    }
 }
 
 /// A moment in RFC 3339 as people read it, and how long ago that is.
@@ -134,11 +138,11 @@ mod tests {
         ] {
             assert_eq!(decimal(number), text);
         }
-        assert_eq!(percent(0.125), "0.125 %");
-        assert_eq!(percent(10.0), "10 %");
-        assert_eq!(share(0.0512), "5.12 %");
-        assert_eq!(millis(1.25), "1.25 ms");
-        assert_eq!(millis(1250.0), "1.25 s");
+        assert_eq!(percent(0.125), "0.125\u{a0}%");
+        assert_eq!(percent(10.0), "10\u{a0}%");
+        assert_eq!(share(0.0512), "5.12\u{a0}%");
+        assert_eq!(millis(1.25), "1.25\u{a0}ms");
+        assert_eq!(millis(1250.0), "1.25\u{a0}s");
     }
 
     #[test]

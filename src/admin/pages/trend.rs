@@ -52,8 +52,16 @@ pub(crate) struct Trend {
 struct Sample {
     at: Instant,
     arms: BTreeMap<Served, Point>,
-    /// How far the evidence against each canary has come, 0 to 1.
-    evidence: BTreeMap<FlagKey, f64>,
+    flags: BTreeMap<FlagKey, Standing>,
+}
+
+/// Where a rollout stood.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    /// How far the evidence against the canary had come, 0 to 1.
+    evidence: Option<f64>,
+    /// The share of users on canary, 0 to 1.
+    share: f64,
 }
 
 /// A flag's samples, oldest first: when, as a share of the span from 0 to 1, and what.
@@ -65,6 +73,8 @@ pub(crate) struct History {
     pub(crate) canary: Vec<(f64, Option<Point>)>,
     /// How far the evidence had come.
     pub(crate) evidence: Vec<(f64, Option<f64>)>,
+    /// The share of users on canary, 0 to 1.
+    pub(crate) share: Vec<(f64, Option<f64>)>,
     /// How long the whole span is, in seconds.
     pub(crate) span_s: f64,
 }
@@ -88,8 +98,9 @@ impl Trend {
         let point = |(served, tally): (&Served, &Tally)| {
             Some((served.clone(), point(tally, self.before.get(served), elapsed)?))
         };
-        let evidence = flags.iter().filter_map(|flag| Some((flag.key.parse().ok()?, furthest(flag)?)));
-        let sample = Sample { at: now, arms: totals.iter().filter_map(point).collect(), evidence: evidence.collect() };
+        let standing = |flag: &FlagStatus| Standing { evidence: furthest(flag), share: flag.percentage / 100.0 };
+        let flags = flags.iter().filter_map(|flag| Some((flag.key.parse().ok()?, standing(flag)))).collect();
+        let sample = Sample { at: now, arms: totals.iter().filter_map(point).collect(), flags };
         if self.samples.len() >= self.capacity {
             self.samples.pop_front();
         }
@@ -108,7 +119,9 @@ impl Trend {
             let arm = |backend: &BackendName| sample.arms.get(&(key.clone(), backend.clone())).copied();
             history.stable.push((place, arm(stable)));
             history.canary.push((place, arm(canary)));
-            history.evidence.push((place, sample.evidence.get(key).copied()));
+            let standing = sample.flags.get(key);
+            history.evidence.push((place, standing.and_then(|standing| standing.evidence)));
+            history.share.push((place, standing.map(|standing| standing.share)));
         }
         history
     }
@@ -219,7 +232,7 @@ mod tests {
             trend.look(start + Duration::from_secs(second), &totals, &[]);
         }
         let history = trend.of(&key, &stable, &canary, start + Duration::from_secs(8));
-        assert_eq!(history.span_s, 6.0);
+        assert!((history.span_s - 6.0).abs() < 1e-9);
         assert_eq!(history.canary.len(), 3, "the oldest is forgotten");
         let (place, point) = history.canary[2];
         let point = point.unwrap();
