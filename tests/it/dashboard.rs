@@ -29,7 +29,8 @@ impl Driven {
         let home = tempfile::tempdir().unwrap();
         let mut driver = Command::new("chromedriver");
         driver.arg("--port=0").env("HOME", home.path()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut driver = driver.spawn().expect("chromedriver, which `scripts/setup.sh test` installs");
+        let mut driver =
+            driver.spawn().unwrap_or_else(|error| panic!("chromedriver, of `scripts/setup.sh test`: {error}"));
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = loop {
             let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();

@@ -12,7 +12,7 @@ pub(crate) fn section(key: &str, form: &Form, answer: Option<&Result<Explanation
     let typed = |field| form.get(field).unwrap_or_default();
     let opened = ["header", "method", "path", "host"].iter().any(|field| form.get(field).is_some());
     html! {
-        section.card #explain aria-labelledby="explain-title" {
+        section.card.later #explain aria-labelledby="explain-title" {
             h2 #explain-title { "Who would get what?" }
             form method="get" action=(format!("/flags/{key}#explain")) data-explain {
                 label for="user" { "User" span.faint { " · the targeting key that decisions stick to" } }

@@ -72,11 +72,11 @@ impl Shown<'_> {
                 }
                 (self.over_time(now))
                 (explain::section(&flag.key, self.form, self.explanation))
-                section.card aria-labelledby="fleet-title" {
+                section.card.later aria-labelledby="fleet-title" {
                     h2 #fleet-title { "Gateways" }
                     div #fleet data-part { (fleet::table(self.fleet, now)) }
                 }
-                section.card.wide aria-labelledby="history-title" {
+                section.card.wide.later aria-labelledby="history-title" {
                     h2 #history-title { "History" }
                     div #history data-part {
                         @if let Some(trouble) = self.trouble { p.alert { "The history cannot be read: " (trouble) } }
@@ -169,7 +169,7 @@ impl Shown<'_> {
         let (flag, beta) = (self.flag, self.beta);
         let action = format!("/flags/{}/beta", flag.key);
         html! {
-            section.card aria-labelledby="beta-title" {
+            section.card.later aria-labelledby="beta-title" {
                 h2 #beta-title { "Beta users" }
                 p.faint { "On canary whatever the percentage, while the flag is on and not rolled back." }
                 div #beta data-part {
