@@ -32,6 +32,7 @@ fn store(recorder: &Recorder) -> (RecordedFlagStore, FlagKey) {
         beta: (0..1000).map(|number| format!("beta-{number}")).collect(),
         rules: Rules::default(),
         ramp: None,
+        shadow: None,
     });
     let rollout = Rollout::begin(&flag, Generation::FIRST);
     let attached = recorder.open(&flag, FailureClasses::default());

@@ -1,6 +1,7 @@
 //! The admin API: how people and their tools see and change the rollouts.
 
 mod attempts;
+mod diffs;
 mod entry;
 mod events;
 mod metrics;
@@ -37,6 +38,7 @@ use crate::proxy::Identity;
 use crate::recorder::Recorder;
 use crate::remade::Changing;
 use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
+use crate::shadow::Shadows;
 
 /// What a change holds at most. The longest thing in one is a reason.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -58,6 +60,8 @@ pub struct AdminState {
     pub rollouts: Arc<Rollouts>,
     /// Where outcomes are counted.
     pub recorder: Arc<Recorder>,
+    /// What copies to canaries found.
+    pub shadows: Arc<Shadows>,
     /// Who may use the admin API.
     pub access: Arc<Access>,
     /// Where targeting keys come from.
@@ -88,8 +92,19 @@ impl AdminState {
         changing: Vec<Arc<dyn Changing>>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        let (attempts, pages) = Default::default();
-        Self { rollouts, recorder, access, identity, availability, changing, tls: None, stopping, attempts, pages }
+        Self {
+            rollouts,
+            recorder,
+            shadows: Arc::default(),
+            access,
+            identity,
+            availability,
+            changing,
+            tls: None,
+            stopping,
+            attempts: Arc::default(),
+            pages: Arc::default(),
+        }
     }
 
     /// What an operator should look at.
@@ -115,6 +130,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/flags/{key}/seconds", get(seconds))
         .route("/api/v1/flags/{key}/beta", get(beta))
         .route("/api/v1/flags/{key}/why", get(why))
+        .route("/api/v1/flags/{key}/diffs", get(diffs::diffs))
         .route("/api/v1/flags/{key}/{action}", post(act))
         .route("/api/v1/instances", get(instances))
         .route("/api/v1/events", get(events::events))

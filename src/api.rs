@@ -1,6 +1,10 @@
 //! What the admin API says and hears; shared by the server, its client and the audit trail.
 
+mod diffs;
+
 use serde::{Deserialize, Serialize};
+
+pub use crate::api::diffs::{CopyResults, DiffSample, Diffs, PlaceDiff};
 
 /// A flag with its rollout, both arms and the evidence against the canary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ mod beta;
 mod check;
 mod client;
 mod compare;
+mod diffs;
 mod explain;
 mod export;
 mod migrate;
@@ -71,6 +72,8 @@ enum Command {
     Status(StatusArgs),
     /// Tell what the judge's verdict on a canary rests on.
     Why(WhyArgs),
+    /// Tell in what a canary answers otherwise than stable, by the copies that `[shadow]` of its flag file sends it.
+    Diffs(DiffsArgs),
     /// Move the canary to a percentage of users.
     #[command(after_help = "Steps of 0.001 are as fine as it gets. Example: tidegate set async-database 25")]
     Set(SetArgs),
@@ -281,6 +284,14 @@ struct StatusArgs {
 
 #[derive(Debug, Args)]
 struct WhyArgs {
+    /// The flag's key.
+    flag: FlagKey,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+struct DiffsArgs {
     /// The flag's key.
     flag: FlagKey,
     #[command(flatten)]
@@ -626,6 +637,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Export(args) => export::export(&args),
         Command::Status(args) => show::status(&Client::new(&args.admin), &args),
         Command::Why(args) => why::why(&args),
+        Command::Diffs(args) => diffs::diffs(&args),
         Command::Token(args) => token::token(args),
         Command::Compare(args) => compare::compare(&args),
         Command::Simulate(args) => simulate::simulate(&args),

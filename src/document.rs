@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Place, Source};
 pub use crate::document::read::{
-    boolean, duration, duration_in, integer, number, one_or_more, parsed, placed_strings, string, strings, timestamp,
+    boolean, duration, duration_in, integer, number, one_or_more, parsed, placed_strings, size, string, strings,
+    timestamp,
 };
 pub use crate::document::tree::Value;
 pub(crate) use crate::document::tree::{Data, Key, Table};

@@ -14,6 +14,7 @@ mod ramp;
 mod rollout;
 mod rule;
 mod set;
+mod shadow;
 mod version;
 
 pub use beta::{
@@ -31,6 +32,7 @@ pub use rule::{
     VersionRange, VersionRangeError, VersionTest, parameter_in, without_port,
 };
 pub use set::{Entry, FlagSet};
+pub use shadow::{JsonPath, JsonPathError, Shadow};
 pub use version::SetVersion;
 
 /// One canary decision as its file describes it.
@@ -62,6 +64,8 @@ pub struct Flag {
     pub rules: Rules,
     /// The steps by which a rollout goes up by itself.
     pub ramp: Option<Ramp>,
+    /// What the canary gets copies of.
+    pub shadow: Option<Shadow>,
 }
 
 impl Flag {

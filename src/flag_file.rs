@@ -6,6 +6,7 @@ mod flagd;
 mod parse;
 mod ramp;
 mod rules;
+mod shadow;
 mod users;
 mod watch;
 

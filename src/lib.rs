@@ -28,6 +28,7 @@ pub mod document;
 pub mod flag_store;
 pub mod recorder;
 pub mod remade;
+pub mod shadow;
 pub mod telemetry;
 
 pub mod simulation;

@@ -10,6 +10,7 @@ mod forwarded;
 mod identity;
 mod rescue;
 mod route;
+mod shadow;
 mod upstream;
 
 use std::fmt;
@@ -40,13 +41,16 @@ use crate::proxy::forwarded::{is_secure, tell};
 use crate::proxy::identity::client_ip;
 use crate::proxy::rescue::{Sent, fallback, may_be_repeated, rescue};
 use crate::proxy::route::{RouteTable, plain};
+use crate::proxy::shadow::{Original, SHADOW_HEADER, Shadower, can_be_copied, is_open};
 use crate::proxy::upstream::Upstream;
-use crate::recorder::{Answer, Party, RecordedFlagStore, Unit};
+use crate::recorder::{Answer, Party, RecordedFlag, RecordedFlagStore, Unit};
+use crate::shadow::{CopyResult, Shadows};
 
 pub use crate::proxy::context::InFlight;
 pub use crate::proxy::identity::{Anonymous, Identity, IdentityConfig, JwtConfig, Source, TokenPlace};
 pub use crate::proxy::rescue::{BudgetConfig, MAX_RETRY_BUFFER, RescueConfig, RouteRescue};
 pub use crate::proxy::route::{RouteConfig, Target};
+pub use crate::proxy::shadow::ShadowConfig;
 pub use crate::proxy::upstream::{
     Balance, Ejection, HealthCheck, Protocol, Server, ServerPlace, Timeouts, TlsConfig, TlsError, Upkeep,
     UpstreamConfig, UpstreamError, Upstreams,
@@ -86,6 +90,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who may choose an arm.
     pub access: Arc<Access>,
+    /// How requests are copied to canaries.
+    pub shadow: ShadowConfig,
 }
 
 /// The gateway: one for all requests.
@@ -98,6 +104,8 @@ pub struct Gateway {
     access: Arc<Access>,
     flags: Arc<RecordedFlagStore>,
     in_flight: Arc<InFlight>,
+    shadows: Arc<Shadows>,
+    shadower: Arc<Shadower>,
 }
 
 impl fmt::Debug for Gateway {
@@ -120,6 +128,8 @@ impl Gateway {
             expose_variant: config.expose_variant,
             max_body: config.limits.body,
             access: config.access,
+            shadower: Arc::new(Shadower::new(&config.shadow, Arc::clone(&flags))),
+            shadows: config.shadow.shadows,
             flags,
             in_flight,
         }
@@ -175,6 +185,9 @@ impl Gateway {
                     let secure = is_secure(request, context.tls, context.client_is_trusted);
                     context.new_anonymous = self.identity.new_cookie(&identified, secure);
                     context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
+                    if evaluation.arm == Arm::Stable {
+                        context.original = self.original(request, entry, context.key);
+                    }
                     let stable = self.upstreams.get(entry.flag.backend(Arm::Stable));
                     if let Some(stable) = &stable {
                         stable.budget().count(context.started());
@@ -200,6 +213,20 @@ impl Gateway {
             }
             None => Problem::new(404, "no-route", "No route", "no route of this gateway matches host and path"),
         })
+    }
+}
+
+impl Gateway {
+    /// The request, which stable answers, if the canary is to get a copy of it.
+    fn original(&self, request: &RequestHeader, entry: &Arc<RecordedFlag>, key: Option<u64>) -> Option<Box<Original>> {
+        let flag = &entry.flag;
+        let shadow = flag.shadow.as_ref().filter(|shadow| shadow.copies(request.method.as_str()))?;
+        if !is_open(entry) || !can_be_copied(request) {
+            return None;
+        }
+        let canary = self.upstreams.get(flag.backend(Arm::Canary)).filter(|canary| canary.is_available())?;
+        let leave = self.shadows.begin(flag, entry.rollout.generation, shadow)?;
+        Some(Box::new(Original::new(Arc::clone(entry), leave, canary, key)))
     }
 }
 
@@ -275,6 +302,9 @@ impl ProxyHttp for Gateway {
             let kind = ErrorType::InvalidHTTPHeader;
             return Err(Error::because(kind, "counting the request's body", Refusal::BodyTooLong).into_down());
         }
+        if let (Some(original), Some(bytes)) = (&mut context.original, &body) {
+            original.take_request_body(bytes);
+        }
         // Also called for a request without a body, once the backend is connected: neither the way to it nor a slow client
         // is part of how long the backend takes.
         if end_of_stream {
@@ -292,14 +322,18 @@ impl ProxyHttp for Gateway {
         // A request that is sent once more is sent from its beginning.
         context.body_bytes = 0;
         let identity = self.identity.headers().map(HeaderName::as_str).filter(|_| !context.client_is_trusted);
-        let ours = [FLAG_HEADER, VARIANT_HEADER, OVERRIDE_HEADER, TOKEN_HEADER];
+        let ours = [FLAG_HEADER, VARIANT_HEADER, OVERRIDE_HEADER, TOKEN_HEADER, SHADOW_HEADER];
         remove(request, ours.into_iter().chain(identity));
         if let (Some(decision), Some(upstream)) = (&context.decision, &context.upstream) {
             request.insert_header(FLAG_HEADER, decision.entry.flag.key.as_str())?;
             request.insert_header(VARIANT_HEADER, upstream.variant())?;
         }
         tell(request, context.client, context.client_is_trusted, context.tls)?;
-        request.insert_header(REQUEST_ID_HEADER, context.request_id())
+        request.insert_header(REQUEST_ID_HEADER, context.request_id())?;
+        if let Some(original) = &mut context.original {
+            original.take_request(request);
+        }
+        Ok(())
     }
 
     async fn upstream_response_filter(
@@ -317,6 +351,7 @@ impl ProxyHttp for Gateway {
             if let Some(server) = &context.server {
                 server.endpoint().succeeded();
             }
+            context.keep_copying(|original| original.take_answer(response));
         } else {
             context.interim_answers += 1;
             if context.interim_answers > MAX_INTERIM_ANSWERS {
@@ -336,10 +371,13 @@ impl ProxyHttp for Gateway {
     fn upstream_response_body_filter(
         &self,
         _: &mut Session,
-        _: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         _: bool,
         context: &mut Context,
     ) -> pingora_error::Result<Option<Duration>> {
+        if let Some(bytes) = body {
+            context.keep_copying(|original| original.take_answer_body(bytes));
+        }
         context.check_total(clock::now).map(|()| None)
     }
 
@@ -398,6 +436,13 @@ impl ProxyHttp for Gateway {
         let trouble = error.map(|error| trouble(error, context.client_stalled));
         let outcome = classify(context.failures(), context.upstream_status, trouble);
         context.settle(outcome, clock::now());
+        match (context.original.take(), error, &context.upstream) {
+            (Some(original), None, Some(stable)) => {
+                self.shadower.send(original, Arc::clone(stable), context.request_id_text().to_owned());
+            }
+            (Some(original), ..) => original.give_up(CopyResult::SkippedUnanswered),
+            (None, ..) => {}
+        }
     }
 
     fn fail_to_connect(

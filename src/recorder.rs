@@ -463,6 +463,7 @@ mod tests {
             beta: BetaList::default(),
             rules: Rules::default(),
             ramp: None,
+            shadow: None,
         }
     }
 

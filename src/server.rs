@@ -1,7 +1,8 @@
 //! The composition root: a [`Config`] becomes a running gateway, and a stop signal ends it without losing anything.
 //!
-//! Three runtimes keep three kinds of work from starving each other: the data plane, the control plane (judge, files,
-//! store, admin) and the built-in backends. A saturated backend must not delay the judge that is to take it out.
+//! Four runtimes keep four kinds of work from starving each other: the data plane, the control plane (judge, files,
+//! store, admin), the built-in backends, and the copies that canaries get. A saturated backend must not delay the judge
+//! that is to take it out, and the comparison of two long answers must not delay a request.
 
 mod listener;
 
@@ -34,11 +35,14 @@ use crate::downstream::{Entrance, Limits, Seats, Tls, accept};
 use crate::flag::FlagSet;
 use crate::flag_file::{Loader, watch};
 use crate::flag_store::FlagStore;
-use crate::proxy::{self, Gateway, Identity, InFlight, Server, Upkeep, UpstreamConfig, UpstreamError, Upstreams};
+use crate::proxy::{
+    self, Gateway, Identity, InFlight, Server, ShadowConfig, Upkeep, UpstreamConfig, UpstreamError, Upstreams,
+};
 use crate::recorder::Recorder;
 use crate::remade;
 use crate::rollout::Rollouts;
 use crate::server::listener::{BindError, Bound};
+use crate::shadow::Shadows;
 use crate::store::{Store, StoreError};
 use crate::telemetry::chain;
 use crate::token_file;
@@ -154,10 +158,12 @@ pub fn serve(config: Config, bad_flags: BadFlags, announce: impl FnOnce(&Address
     let control = runtime("control", CONTROL_THREADS)?;
     let data = runtime("proxy", processors())?;
     let backends = runtime("backend", processors())?;
-    let handles = Handles { data: data.handle().clone(), backends: backends.handle().clone() };
+    let copies = runtime("copies", 1)?;
+    let handles =
+        Handles { data: data.handle().clone(), backends: backends.handle().clone(), copies: copies.handle().clone() };
     let served = control.block_on(run(config, bad_flags, handles, announce));
     // What is still under way has used up its time.
-    for runtime in [data, backends, control] {
+    for runtime in [data, copies, backends, control] {
         runtime.shutdown_background();
     }
     served
@@ -168,6 +174,7 @@ pub fn serve(config: Config, bad_flags: BadFlags, announce: impl FnOnce(&Address
 struct Handles {
     data: Handle,
     backends: Handle,
+    copies: Handle,
 }
 
 async fn run(
@@ -229,6 +236,7 @@ async fn run(
     let identity = Arc::new(Identity::open(config.identity.clone()).map_err(StartError::Keys)?);
     let tls = tls(&config).map_err(StartError::Keys)?;
     let changing: Vec<_> = identity.changing().into_iter().chain(tls.iter().map(|tls| tls.changing())).collect();
+    let shadows = Arc::new(Shadows::default());
     let proxy = proxy::Config {
         routes: config.routes.clone(),
         identity: Arc::clone(&identity),
@@ -236,6 +244,7 @@ async fn run(
         expose_variant: config.flags.expose_variant,
         limits: config.limits,
         access: Arc::clone(&access),
+        shadow: ShadowConfig { shadows: Arc::clone(&shadows), runtime: handles.copies.clone(), roots: roots.clone() },
     };
     let entrance = Entrance {
         limits: Arc::new(config.limits),
@@ -288,6 +297,7 @@ async fn run(
     let mut state =
         AdminState::new(Arc::clone(&rollouts), recorder, access, identity, availability, changing, requests_stopping);
     state.tls = tls;
+    state.shadows = shadows;
     parts.spawn(state.clone().sample_until(control_stopping.clone()));
     let admin = admin.into_tokio()?;
     parts.spawn(async move {

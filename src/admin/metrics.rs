@@ -25,6 +25,7 @@ use crate::flag::{BackendName, FlagKey, Phase};
 use crate::outcome::Tally;
 use crate::recorder::Served;
 use crate::rollout::Counters;
+use crate::shadow::CopyResult;
 
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -41,6 +42,7 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
         backends: state.availability.all(),
         totals: state.recorder.totals().into_iter().collect(),
         long_keys: state.recorder.long_keys(),
+        copies: state.shadows.totals(),
         counters: state.rollouts.counters(),
         problems: state.problems().len(),
         tls: state.tls.as_ref().map(|tls| (tls.handshakes(), tls.expiries())),
@@ -59,6 +61,7 @@ struct Snapshot {
     backends: Vec<(BackendName, Condition)>,
     totals: Vec<(Served, Tally)>,
     long_keys: u64,
+    copies: Vec<(FlagKey, CopyResult, u64)>,
     counters: Counters,
     problems: usize,
     tls: Option<(Handshakes, Vec<(PathBuf, i64)>)>,
@@ -96,6 +99,13 @@ impl Snapshot {
         let mut family = encoder.encode_descriptor("tidegate_rescued_requests", help, None, MetricType::Counter)?;
         for (flag, count) in rescued {
             ConstCounter::new(count).encode(family.encode_family(&[("flag", flag.as_str())])?)?;
+        }
+
+        let help = "Requests that were to be copied to the canary, and how the copies ended";
+        let mut family = encoder.encode_descriptor("tidegate_shadow_requests", help, None, MetricType::Counter)?;
+        for (flag, result, count) in &self.copies {
+            let labels = [("flag", flag.as_str()), ("result", result.as_str())];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use ureq::{Agent, Body, SendBody};
 
 use crate::admin::ACTOR_HEADER;
 use crate::api::{
-    BetaEdit, BetaPage, ChainReport, Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport,
+    BetaEdit, BetaPage, ChainReport, Change, Changed, Diffs, EventList, Explanation, FlagList, FlagStatus, FlagdExport,
     InstanceList, Problem, Readiness, SecondList, Why,
 };
 use crate::cli::AdminArgs;
@@ -67,6 +67,10 @@ impl Client {
 
     pub(crate) fn why(&self, key: &FlagKey) -> anyhow::Result<Option<Why>> {
         self.answer(self.agent.get(self.url(&format!("/api/v1/flags/{key}/why"))).call())
+    }
+
+    pub(crate) fn diffs(&self, key: &FlagKey) -> anyhow::Result<Diffs> {
+        self.answer(self.agent.get(self.url(&format!("/api/v1/flags/{key}/diffs"))).call())
     }
 
     pub(crate) fn explain(&self, key: &FlagKey, parts: &[(String, String)]) -> anyhow::Result<Explanation> {

@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use crate::config::read::{size, some_time};
-use crate::document::{Placed, Section, Value, integer};
+use crate::config::read::some_time;
+use crate::document::{Placed, Section, Value, integer, size};
 use crate::downstream::{HeadLimits, Limits};
 
 /// The most that pingora reads of a head, and the most fields that it takes.

@@ -93,6 +93,24 @@ pub fn duration_in(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_| format!("\"{text}\" is negative"))
 }
 
+/// A number of bytes, such as `65536`, `"64KiB"`, `"100MiB"` or `"1GiB"`.
+///
+/// # Errors
+///
+/// If it is something else.
+pub fn size(value: &Value) -> Result<u64, String> {
+    if let Ok(bytes) = integer::<i64>(value) {
+        return u64::try_from(bytes).map_err(|_| format!("{bytes} is negative"));
+    }
+    let text = string(value)?;
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let read = units.into_iter().find_map(|(unit, bits)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(1 << bits)
+    });
+    read.ok_or_else(|| format!("\"{text}\" is no size; write it like 65536, \"64KiB\", \"100MiB\" or \"1GiB\""))
+}
+
 /// An array of strings, each with its place.
 ///
 /// # Errors

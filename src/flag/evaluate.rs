@@ -239,6 +239,7 @@ mod tests {
             beta: ["alice", "bob"].into_iter().collect(),
             rules: Rules::default(),
             ramp: None,
+            shadow: None,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::flag::{
 };
 use crate::flag_file::ramp::ramp;
 use crate::flag_file::rules::{Drawing, rules};
+use crate::flag_file::shadow::shadow;
 use crate::flag_file::users::UserLists;
 use crate::flag_file::{Definition, Expectations, Lines};
 use crate::judge::{Guard, LatencyTolerance, Rate, Tolerance};
@@ -73,7 +74,7 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations, lists: &mut
     let salt = salt.map(|salt| salt.value).or_else(|| key.as_ref().map(FlagKey::to_string)).unwrap_or_default();
     let rules = rules(&mut file, Drawing { hash, salt: &salt });
     let ramp = file.section("ramp").map(ramp);
-    file.not_supported_yet("shadow");
+    let shadow = file.section("shadow").map(shadow);
     file.finish();
 
     let flag = Flag {
@@ -90,6 +91,10 @@ fn read(path: &Path, mut file: Section<'_>, expected: &Expectations, lists: &mut
         rules,
         ramp: match ramp {
             Some(ramp) => Some(ramp?),
+            None => None,
+        },
+        shadow: match shadow {
+            Some(shadow) => Some(shadow?),
             None => None,
         },
     };

@@ -15,8 +15,10 @@ use crate::clock;
 use crate::flag::{Arm, Evaluation, SetVersion};
 use crate::outcome::{Excuse, Failure, FailureClasses, Outcome};
 use crate::proxy::route::RoutePlace;
+use crate::proxy::shadow::Original;
 use crate::proxy::upstream::{Lease, Tried, Upstream};
 use crate::recorder::{Answer, Ending, Met, Party, RecordedFlag, Wait};
+use crate::shadow::CopyResult;
 
 /// The longest request id that is taken over from a trusted proxy.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -133,6 +135,8 @@ pub struct Context {
     given_up: Option<GivenUp>,
     /// It was sent over to stable, and pingora has not begun anew yet.
     switched: bool,
+    /// The request as the canary is to get a copy of it.
+    pub(crate) original: Option<Box<Original>>,
     /// The cookie to give to a client that had no identity.
     pub(crate) new_anonymous: Option<HeaderValue>,
 }
@@ -176,6 +180,7 @@ impl Context {
             fallback: None,
             given_up: None,
             switched: false,
+            original: None,
             new_anonymous: None,
         }
     }
@@ -271,6 +276,17 @@ impl Context {
                 Err(error.into_up())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Has a request that is to be copied `take` what passes by; if it cannot, it is not copied.
+    pub(crate) fn keep_copying(&mut self, take: impl FnOnce(&mut Original) -> bool) {
+        if let Some(mut original) = self.original.take() {
+            if take(&mut original) {
+                self.original = Some(original);
+            } else {
+                original.give_up(CopyResult::SkippedBody);
+            }
         }
     }
 

@@ -152,6 +152,7 @@ mod tests {
             beta: BetaList::new(["bob", "alice"].map(Into::into), Some(file)),
             rules: Rules::default(),
             ramp: None,
+            shadow: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The rollouts as people see them.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
 use crate::api::{
@@ -37,6 +39,12 @@ impl Rollouts {
     #[must_use]
     pub fn set_version(&self) -> SetVersion {
         self.flags.load().version()
+    }
+
+    /// One flag as decisions see it.
+    #[must_use]
+    pub fn entry(&self, key: &FlagKey) -> Option<Arc<RecordedFlag>> {
+        self.flags.load().get(key).cloned()
     }
 
     /// One flag in force.

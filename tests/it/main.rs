@@ -40,6 +40,7 @@ mod rescue;
 mod rollback;
 mod schema;
 mod servers;
+mod shadow;
 mod simulate;
 mod stop;
 mod store;

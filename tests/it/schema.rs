@@ -79,6 +79,7 @@ fn tables(schema: &Value) -> BTreeMap<&'static str, &Map<String, Value>> {
         ("guard.", properties("/properties/guard")),
         ("guard.tolerance.", properties("/properties/guard/properties/tolerance")),
         ("ramp.", properties("/properties/ramp")),
+        ("shadow.", properties("/properties/shadow")),
         ("rules.", properties("/definitions/rule")),
         ("rules.when.", properties("/definitions/condition")),
         ("rules.when.path.", properties("/definitions/operators")),
@@ -98,7 +99,7 @@ const WHOLE: &str = "release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\nper
 async fn the_reader_knows_the_keys_of_the_schema_and_no_others() {
     let (site, schema) = (Site::builtin(), schema());
     let probe = format!(
-        "{WHOLE}zzzz = 1\n[beta]\nzzzz = 1\n[ramp]\nzzzz = 1\n[guard]\nzzzz = 1\ntolerance = {{ zzzz = 1 }}\n[[rules]]\nserve = \"canary\"\nzzzz = 1\n\
+        "{WHOLE}zzzz = 1\n[beta]\nzzzz = 1\n[ramp]\nzzzz = 1\n[shadow]\nzzzz = 1\n[guard]\nzzzz = 1\ntolerance = {{ zzzz = 1 }}\n[[rules]]\nserve = \"canary\"\nzzzz = 1\n\
          when = [{{ zzzz = 1, header = \"x\", exists = true, path = {{ zzzz = 1, exists = true }} }}]\n"
     );
     let told = problems(&site, &probe).await;
@@ -170,6 +171,17 @@ async fn what_the_schema_refuses_the_reader_refuses() {
         "[ramp]\nsteps = [100]",
         "[ramp]\nsteps = [\"100%\"]\nmax_hold = 3600",
         "[ramp]\nsteps = [\"100%\"]\nmin_requests = 0",
+        "shadow = 5",
+        "[shadow]\ncompare = [\"json\"]",
+        "[shadow]\npercentage = 101",
+        "[shadow]\npercentage = 5\nnoise = -1",
+        "[shadow]\npercentage = 5\nmethods = []",
+        "[shadow]\npercentage = 5\nmethods = [\"get\"]",
+        "[shadow]\npercentage = 5\ncompare = [\"body\"]",
+        "[shadow]\npercentage = 5\nheaders = [\"\"]",
+        "[shadow]\npercentage = 5\nignore = \"/at\"",
+        "[shadow]\npercentage = 5\nmax_in_flight = 0",
+        "[shadow]\npercentage = 5\nmax_body = true",
         "[[rules]]\nserve = \"canary\"",
         "[[rules]]\nserve = \"async\"\nwhen = [{ path = \"/\" }]",
         "[[rules]]\nwhen = [{ path = \"/\" }]",

@@ -55,6 +55,7 @@ fn ours(key: &str, beta: &BetaList) -> Flag {
         beta: beta.clone(),
         rules: Rules::default(),
         ramp: None,
+        shadow: None,
     }
 }
 

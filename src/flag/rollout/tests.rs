@@ -25,6 +25,7 @@ fn flag(release: &str, percent: f64, enabled: bool) -> Flag {
         beta: std::iter::empty::<&str>().collect(),
         rules: Rules::default(),
         ramp: None,
+        shadow: None,
     }
 }
 

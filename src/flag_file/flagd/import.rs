@@ -100,6 +100,7 @@ fn flag(
         beta,
         rules: rules.into_iter().collect::<Rules>(),
         ramp: None,
+        shadow: None,
     };
     Some((flag, Lines { enabled: enabled_at, percentage: percentage_at, users, ..Lines::default() }))
 }
