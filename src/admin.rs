@@ -39,6 +39,7 @@ use crate::recorder::Recorder;
 use crate::remade::Changing;
 use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
 use crate::shadow::Shadows;
+use crate::telemetry::Lost;
 
 /// What a change holds at most. The longest thing in one is a reason.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -72,6 +73,8 @@ pub struct AdminState {
     pub changing: Vec<Arc<dyn Changing>>,
     /// The TLS that clients speak, if they do.
     pub tls: Option<Arc<Tls>>,
+    /// What counts that of requests which could not be told.
+    pub lost: Lost,
     /// Turns true when the gateway stops taking requests.
     pub stopping: watch::Receiver<bool>,
     /// Failed attempts to use it.
@@ -101,6 +104,7 @@ impl AdminState {
             availability,
             changing,
             tls: None,
+            lost: Lost::default(),
             stopping,
             attempts: Arc::default(),
             pages: Arc::default(),

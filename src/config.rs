@@ -14,6 +14,7 @@ mod limits;
 mod listen;
 mod read;
 mod routes;
+mod seeing;
 mod store;
 
 use std::path::Path;
@@ -26,6 +27,7 @@ use crate::downstream::Limits;
 use crate::flag_file::Expectations;
 use crate::proxy::{IdentityConfig, RouteConfig, Target};
 use crate::store::Config as StoreConfig;
+use crate::telemetry::{AccessLogConfig, TracingConfig};
 
 pub use crate::config::admin::Admin;
 pub use crate::config::backends::{Backend, BackendKind};
@@ -63,6 +65,10 @@ pub struct Config {
     pub database: Database,
     /// What the built-in handlers ask for analyses and questions, if anything.
     pub ai: Option<AiConfig>,
+    /// What is logged of requests, and where.
+    pub access_log: AccessLogConfig,
+    /// Which requests are traced, and who is told.
+    pub tracing: TracingConfig,
     /// Where requests go.
     pub routes: Vec<RouteConfig>,
 }
@@ -120,6 +126,8 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let store = root.section("store").and_then(store::store);
     let backends: Vec<_> = root.named_sections("backends").into_iter().filter_map(backends::backend).collect();
     let database = root.section("database").and_then(database::database);
+    let access_log = root.section("access_log").and_then(seeing::access_log);
+    let tracing = root.section("tracing").and_then(seeing::tracing);
     let ai = root.section("ai").and_then(ai::ai);
     let routes = routes::routes(&mut root, &backends);
     root.finish();
@@ -133,6 +141,8 @@ fn read(mut root: Section<'_>) -> Option<Config> {
         backends,
         database: database?,
         ai,
+        access_log: access_log?,
+        tracing: tracing?,
         routes,
     })
 }
@@ -240,7 +250,7 @@ mod tests {
                 "tidegate.toml:13:8: `routes.path`: \"api\" is no path: write one that begins with `/`",
                 "tidegate.toml:14:11: no backend is named `ap`; there are: ",
                 "tidegate.toml:15:2: unknown key `cache`; known here: admin, listen, identity, limits, flags, store, backends, \
-                 database, ai, routes",
+                 database, access_log, tracing, ai, routes",
             ],
         );
     }

@@ -10,6 +10,7 @@ mod forwarded;
 mod identity;
 mod rescue;
 mod route;
+mod seeing;
 mod shadow;
 mod upstream;
 
@@ -50,6 +51,7 @@ pub use crate::proxy::context::InFlight;
 pub use crate::proxy::identity::{Anonymous, Identity, IdentityConfig, JwtConfig, Source, TokenPlace};
 pub use crate::proxy::rescue::{BudgetConfig, MAX_RETRY_BUFFER, RescueConfig, RouteRescue};
 pub use crate::proxy::route::{RouteConfig, Target};
+pub use crate::proxy::seeing::Seeing;
 pub use crate::proxy::shadow::ShadowConfig;
 pub use crate::proxy::upstream::{
     Balance, Ejection, HealthCheck, Protocol, Server, ServerPlace, Timeouts, TlsConfig, TlsError, Upkeep,
@@ -92,6 +94,8 @@ pub struct Config {
     pub access: Arc<Access>,
     /// How requests are copied to canaries.
     pub shadow: ShadowConfig,
+    /// Who is told of requests.
+    pub seeing: Seeing,
 }
 
 /// The gateway: one for all requests.
@@ -102,6 +106,7 @@ pub struct Gateway {
     expose_variant: bool,
     max_body: u64,
     access: Arc<Access>,
+    seeing: Seeing,
     flags: Arc<RecordedFlagStore>,
     in_flight: Arc<InFlight>,
     shadows: Arc<Shadows>,
@@ -130,6 +135,7 @@ impl Gateway {
             access: config.access,
             shadower: Arc::new(Shadower::new(&config.shadow, Arc::clone(&flags))),
             shadows: config.shadow.shadows,
+            seeing: config.seeing,
             flags,
             in_flight,
         }
@@ -244,6 +250,7 @@ impl ProxyHttp for Gateway {
         context.tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let request = session.req_header();
         context.take_request_id(request.headers.get(REQUEST_ID_HEADER));
+        context.trace = Some(self.seeing.trace(request, context.client_is_trusted));
         if request.version == Version::HTTP_11 && request.headers.get_all(HOST).iter().count() != 1 {
             // RFC 9112, section 3.2.
             let problem = Problem::new(400, "bad-request", "Bad request", "a request names its host, once");
@@ -329,6 +336,9 @@ impl ProxyHttp for Gateway {
             request.insert_header(VARIANT_HEADER, upstream.variant())?;
         }
         tell(request, context.client, context.client_is_trusted, context.tls)?;
+        if let Some(trace) = context.trace {
+            trace.pass_on(request)?;
+        }
         request.insert_header(REQUEST_ID_HEADER, context.request_id())?;
         if let Some(original) = &mut context.original {
             original.take_request(request);
@@ -347,7 +357,9 @@ impl ProxyHttp for Gateway {
             let status = response.status.as_u16();
             context.upstream_status = Some(status);
             let answer = if context.failures().has_status(status) { Answer::None } else { Answer::Good };
-            context.end_wait(answer, clock::now());
+            let now = clock::now();
+            context.end_wait(answer, now);
+            context.answered = Some(now);
             if let Some(server) = &context.server {
                 server.endpoint().succeeded();
             }
@@ -432,10 +444,12 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, _: &mut Session, error: Option<&Error>, context: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         let trouble = error.map(|error| trouble(error, context.client_stalled));
         let outcome = classify(context.failures(), context.upstream_status, trouble);
-        context.settle(outcome, clock::now());
+        let now = clock::now();
+        context.settle(outcome, now);
+        self.seeing.tell(session, context, error, outcome, now);
         match (context.original.take(), error, &context.upstream) {
             (Some(original), None, Some(stable)) => {
                 self.shadower.send(original, Arc::clone(stable), context.request_id_text().to_owned());

@@ -36,7 +36,7 @@ use crate::flag::FlagSet;
 use crate::flag_file::{Loader, watch};
 use crate::flag_store::FlagStore;
 use crate::proxy::{
-    self, Gateway, Identity, InFlight, Server, ShadowConfig, Upkeep, UpstreamConfig, UpstreamError, Upstreams,
+    self, Gateway, Identity, InFlight, Seeing, Server, ShadowConfig, Upkeep, UpstreamConfig, UpstreamError, Upstreams,
 };
 use crate::recorder::Recorder;
 use crate::remade;
@@ -44,7 +44,7 @@ use crate::rollout::Rollouts;
 use crate::server::listener::{BindError, Bound};
 use crate::shadow::Shadows;
 use crate::store::{Store, StoreError};
-use crate::telemetry::chain;
+use crate::telemetry::{AccessLog, Lost, Spans, chain};
 use crate::token_file;
 
 /// Idle connections to upstreams that are kept, in all.
@@ -84,7 +84,7 @@ pub enum StartError {
         #[source]
         source: StoreError,
     },
-    /// A file of keys or certificates cannot be used.
+    /// A file of keys or certificates, or what is told of requests, cannot be used.
     #[error("{0}")]
     Keys(String),
     /// A backend cannot be reached as configured.
@@ -145,6 +145,8 @@ pub enum BadFlags {
 /// If one cannot be used; names it.
 pub fn check(config: &Config) -> Result<(), String> {
     tls(config)?;
+    AccessLog::check(&config.access_log)?;
+    Spans::open(&config.tracing)?;
     Identity::look(config.identity.clone()).map(drop)
 }
 
@@ -237,6 +239,9 @@ async fn run(
     let tls = tls(&config).map_err(StartError::Keys)?;
     let changing: Vec<_> = identity.changing().into_iter().chain(tls.iter().map(|tls| tls.changing())).collect();
     let shadows = Arc::new(Shadows::default());
+    let (access_log, _written) = AccessLog::open(&config.access_log).map_err(StartError::Keys)?.unzip();
+    let (spans, sender) = Spans::open(&config.tracing).map_err(StartError::Keys)?.unzip();
+    let lost = Lost { lines: access_log.as_ref().map(AccessLog::lost), spans: spans.clone() };
     let proxy = proxy::Config {
         routes: config.routes.clone(),
         identity: Arc::clone(&identity),
@@ -245,6 +250,7 @@ async fn run(
         limits: config.limits,
         access: Arc::clone(&access),
         shadow: ShadowConfig { shadows: Arc::clone(&shadows), runtime: handles.copies.clone(), roots: roots.clone() },
+        seeing: Seeing { access_log, spans, sample: config.tracing.sample },
     };
     let entrance = Entrance {
         limits: Arc::new(config.limits),
@@ -268,6 +274,9 @@ async fn run(
 
     let mut parts = JoinSet::new();
     parts.spawn(upkeep.run_until(control_stopping.clone()));
+    if let Some(sender) = sender {
+        parts.spawn(sender.send_until(control_stopping.clone()));
+    }
     let apply = {
         let rollouts = Arc::clone(&rollouts);
         move |loaded| {
@@ -297,6 +306,7 @@ async fn run(
     let mut state =
         AdminState::new(Arc::clone(&rollouts), recorder, access, identity, availability, changing, requests_stopping);
     state.tls = tls;
+    state.lost = lost;
     state.shadows = shadows;
     parts.spawn(state.clone().sample_until(control_stopping.clone()));
     let admin = admin.into_tokio()?;

@@ -1,12 +1,22 @@
-//! Logs: how they are set up, and how an error reads in them.
+//! Logs, the access log and spans: how they are set up, and how an error reads in them.
+
+mod access_log;
+mod spans;
+mod trace_context;
 
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+
+pub use crate::telemetry::access_log::{
+    AccessLine, AccessLog, AccessLogConfig, AccessLogTarget, AccessLogTargetError, Disclosure, DisclosureError,
+};
+pub use crate::telemetry::spans::{RequestSpan, SpanSender, Spans, TracingConfig};
+pub use crate::telemetry::trace_context::TraceContext;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +51,15 @@ pub fn init(filter: &str, format: LogFormat) -> Result<WorkerGuard, ParseError> 
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     Ok(guard)
+}
+
+/// What counts that of requests which could not be told.
+#[derive(Debug, Clone, Default)]
+pub struct Lost {
+    /// Lines of the access log, if there is one.
+    pub lines: Option<ErrorCounter>,
+    /// Spans, if there is a collector.
+    pub spans: Option<Spans>,
 }
 
 /// An error and its causes in one line.

@@ -26,6 +26,7 @@ use crate::outcome::Tally;
 use crate::recorder::Served;
 use crate::rollout::Counters;
 use crate::shadow::CopyResult;
+use crate::telemetry::Spans;
 
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -45,6 +46,8 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
         copies: state.shadows.totals(),
         counters: state.rollouts.counters(),
         problems: state.problems().len(),
+        lost_lines: state.lost.lines.as_ref().map(|lines| lines.dropped_lines() as u64),
+        lost_spans: state.lost.spans.as_ref().map(Spans::lost),
         tls: state.tls.as_ref().map(|tls| (tls.handshakes(), tls.expiries())),
     }));
     let mut body = String::new();
@@ -64,6 +67,8 @@ struct Snapshot {
     copies: Vec<(FlagKey, CopyResult, u64)>,
     counters: Counters,
     problems: usize,
+    lost_lines: Option<u64>,
+    lost_spans: Option<u64>,
     tls: Option<(Handshakes, Vec<(PathBuf, i64)>)>,
 }
 
@@ -237,6 +242,14 @@ impl Snapshot {
         let help = "What an operator should look at: /ready names it";
         let metric = encoder.encode_descriptor("tidegate_problems", help, None, MetricType::Gauge)?;
         ConstGauge::new(i64::try_from(self.problems).unwrap_or(i64::MAX)).encode(metric)?;
+
+        for (name, help, lost) in [
+            ("tidegate_access_log_lost", "Lines of the access log that were lost: too many waited", self.lost_lines),
+            ("tidegate_spans_lost", "Spans that were lost: too many waited, or nobody took them", self.lost_spans),
+        ] {
+            let Some(lost) = lost else { continue };
+            ConstCounter::new(lost).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
 
         let help = "The version that runs";
         let mut metric = encoder.encode_descriptor("tidegate_build", help, None, MetricType::Info)?;

@@ -6,7 +6,8 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 
-use crate::document::{Placed, Section, duration, parsed, string, strings};
+use crate::config::read::each;
+use crate::document::{Section, duration, parsed, string};
 use crate::proxy::{Anonymous, IdentityConfig, JwtConfig, Source, TokenPlace};
 
 /// How far clocks may be apart; as the library that reads tokens has it.
@@ -64,15 +65,4 @@ fn jwt(mut section: Section<'_>) -> Option<JwtConfig> {
         audience: audience.map(|audience| audience.value),
         leeway,
     })
-}
-
-/// The strings of an array, each read as a `T`; `None` if one of them cannot be.
-fn each<T: std::str::FromStr<Err: std::fmt::Display>>(section: &mut Section<'_>, key: &'static str) -> Option<Vec<T>> {
-    let Placed { value, place } = section.optional(key, strings)?;
-    let read = value.iter().map(|text| {
-        let read = text.parse();
-        read.map_err(|error| section.problems().report(&place, format!("`{key}`: \"{text}\": {error}"))).ok()
-    });
-    // All of them first, so that every problem is told.
-    read.collect::<Vec<_>>().into_iter().collect()
 }

@@ -1,8 +1,10 @@
 //! What values of several sections can be read as.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::document::{Value, duration, size, string};
+use crate::document::{Placed, Section, Value, duration, size, string, strings};
 use crate::proxy::MAX_RETRY_BUFFER;
 
 /// A duration in which something can happen.
@@ -28,4 +30,15 @@ pub(crate) fn share(value: &Value) -> Result<f64, String> {
         Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
         _ => Err(format!("\"{text}\" is no share; write a percentage from \"0%\" to \"100%\"")),
     }
+}
+
+/// The strings of an array, each read as a `T`; `None` if one of them cannot be.
+pub(crate) fn each<T: FromStr<Err: Display>>(section: &mut Section<'_>, key: &'static str) -> Option<Vec<T>> {
+    let Placed { value, place } = section.optional(key, strings)?;
+    let read = value.iter().map(|text| {
+        let read = text.parse();
+        read.map_err(|error| section.problems().report(&place, format!("`{key}`: \"{text}\": {error}"))).ok()
+    });
+    // All of them first, so that every problem is told.
+    read.collect::<Vec<_>>().into_iter().collect()
 }

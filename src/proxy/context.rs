@@ -15,6 +15,7 @@ use crate::clock;
 use crate::flag::{Arm, Evaluation, SetVersion};
 use crate::outcome::{Excuse, Failure, FailureClasses, Outcome};
 use crate::proxy::route::RoutePlace;
+use crate::proxy::seeing::Trace;
 use crate::proxy::shadow::Original;
 use crate::proxy::upstream::{Lease, Tried, Upstream};
 use crate::recorder::{Answer, Ending, Met, Party, RecordedFlag, Wait};
@@ -128,6 +129,10 @@ pub struct Context {
     /// It was decided for the canary, which had no server to serve it: stable does.
     pub(crate) diverted: bool,
     pub(crate) upstream_status: Option<u16>,
+    /// When the head of the backend's answer was there.
+    pub(crate) answered: Option<Instant>,
+    /// The trace that it belongs to, once it is known.
+    pub(crate) trace: Option<Trace>,
     /// Whether the client has been told, or is being told, how the request ends.
     pub(crate) response_began: bool,
     /// Where the request goes if the canary fails it, while it still can.
@@ -176,6 +181,8 @@ impl Context {
             interim_answers: 0,
             diverted: false,
             upstream_status: None,
+            answered: None,
+            trace: None,
             response_began: false,
             fallback: None,
             given_up: None,
@@ -246,6 +253,7 @@ impl Context {
         self.exchange_began = None;
         self.interim_answers = 0;
         self.upstream_status = None;
+        self.answered = None;
         self.switched = true;
     }
 

@@ -36,21 +36,34 @@ pub enum Target {
 #[derive(Debug)]
 pub(crate) struct Route {
     host: Option<String>,
-    path: String,
     pub(crate) target: Target,
     pub(crate) rescue: RouteRescue,
     most_in_flight: usize,
-    in_flight: Arc<AtomicUsize>,
+    places: Arc<Places>,
+}
+
+/// A route's path, and how many requests are under way on it.
+#[derive(Debug)]
+struct Places {
+    path: String,
+    taken: AtomicUsize,
 }
 
 /// The place of one request under way on a route, free again once it is dropped.
 #[derive(Debug)]
-pub(crate) struct RoutePlace(Arc<AtomicUsize>);
+pub(crate) struct RoutePlace(Arc<Places>);
+
+impl RoutePlace {
+    /// The route's path.
+    pub(crate) fn path(&self) -> &str {
+        &self.0.path
+    }
+}
 
 impl Drop for RoutePlace {
     fn drop(&mut self) {
         // Relaxed: the number alone matters.
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -58,8 +71,8 @@ impl Route {
     /// A place for one more request.
     pub(crate) fn take_place(&self) -> Result<RoutePlace, Refusal> {
         // Relaxed: as above.
-        let place = RoutePlace(Arc::clone(&self.in_flight));
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= self.most_in_flight {
+        let place = RoutePlace(Arc::clone(&self.places));
+        if self.places.taken.fetch_add(1, Ordering::Relaxed) >= self.most_in_flight {
             return Err(Refusal::RouteFull);
         }
         Ok(place)
@@ -79,11 +92,10 @@ impl RouteTable {
         routes.sort_by_key(|route| (route.host.is_none(), std::cmp::Reverse(trimmed(&route.path).len())));
         let in_use = |route: RouteConfig| Route {
             host: route.host,
-            path: route.path,
             target: route.target,
             rescue: route.rescue,
             most_in_flight: route.in_flight.unwrap_or(most_in_flight),
-            in_flight: Arc::default(),
+            places: Arc::new(Places { path: route.path, taken: AtomicUsize::new(0) }),
         };
         Self { routes: routes.into_iter().map(in_use).collect() }
     }
@@ -97,7 +109,7 @@ impl RouteTable {
                 (Some(wanted), Some(host)) => wanted.eq_ignore_ascii_case(host),
                 (Some(_), None) => false,
             };
-            host_matches && is_below(path, &route.path)
+            host_matches && is_below(path, &route.places.path)
         })
     }
 }

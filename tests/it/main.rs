@@ -39,6 +39,7 @@ mod replay;
 mod rescue;
 mod rollback;
 mod schema;
+mod seeing;
 mod servers;
 mod shadow;
 mod simulate;
