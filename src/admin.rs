@@ -256,6 +256,7 @@ async fn export(
 #[serde(deny_unknown_fields)]
 struct SecondsQuery {
     release: Option<String>,
+    since: Option<i64>,
 }
 
 async fn seconds(
@@ -265,7 +266,8 @@ async fn seconds(
 ) -> Result<Json<SecondList>, AdminError> {
     // A flag whose file is gone still has its record.
     let (key, Query(query)) = (flag_key(&key?)?, query?);
-    Ok(Json(SecondList { seconds: state.rollouts.seconds(&key, query.release.as_deref()).await? }))
+    let seconds = state.rollouts.seconds(&key, query.release.as_deref(), query.since).await?;
+    Ok(Json(SecondList { seconds }))
 }
 
 async fn instances(State(state): Shared) -> Json<InstanceList> {

@@ -4,16 +4,21 @@ mod beta;
 mod check;
 mod client;
 mod compare;
+mod confirm;
 mod diffs;
 mod explain;
 mod export;
+mod manual;
 mod migrate;
 mod output;
+mod paint;
+mod rates;
 mod schema;
 mod serve;
 mod show;
 mod simulate;
 mod token;
+mod watch;
 mod why;
 
 use std::io::{self, Write as _};
@@ -21,7 +26,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{StringValueParser, TypedValueParser as _};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use http::uri::Authority;
 
 use crate::access::{Role, TokenName};
@@ -69,28 +76,42 @@ enum Command {
     #[command(after_help = EXPORT_HELP)]
     Export(ExportArgs),
     /// Show each flag: percentage, phase, both arms' requests and errors, and the evidence against the canary.
+    #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
     /// Tell what the judge's verdict on a canary rests on.
+    #[command(after_help = "Example: tidegate why async-database")]
     Why(WhyArgs),
     /// Tell in what a canary answers otherwise than stable, by the copies that `[shadow]` of its flag file sends it.
     Diffs(DiffsArgs),
     /// Move the canary to a percentage of users.
-    #[command(after_help = "Steps of 0.001 are as fine as it gets. Example: tidegate set async-database 25")]
+    #[command(
+        after_help = "Steps of 0.001 are as fine as it gets. On a terminal, more than 10 points up asks first. Examples:\n  \
+                            tidegate set async-database 25\n  \
+                            tidegate set async-database 50 --yes --reason \"quiet all morning\""
+    )]
     Set(SetArgs),
     /// Put users on a flag's beta list or take them off it, or show who is on it.
     Beta(BetaArgs),
     /// Have nothing but people and the flag file move a rollout, until it is resumed. The canary is still judged.
     Pause(ActionArgs),
     /// Lift a pause or a rollback, at the percentage before it or at a lower one; or give a rollout back to its ramp.
+    #[command(
+        after_help = "On a terminal, lifting a rollback asks first. Examples:\n  tidegate resume async-database\n  \
+                            tidegate resume async-database --percentage 1 --reason \"the pool is mended\""
+    )]
     Resume(ResumeArgs),
     /// Open the gate that the ramp waits at.
     Approve(ActionArgs),
     /// Go on to the ramp's next step now, whatever it waits for.
     Skip(ActionArgs),
     /// Put everyone on canary.
-    Promote(ActionArgs),
+    #[command(after_help = "On a terminal it asks first, with the numbers. Example:\n  \
+                            tidegate promote async-database --reason \"a week at 50 %\"")]
+    Promote(DangerousArgs),
     /// Take the canary out of traffic, until someone resumes it or the flag file names a new release.
-    Rollback(ActionArgs),
+    #[command(after_help = "On a terminal it asks first; with --yes it does not. Example:\n  \
+                            tidegate rollback async-database --yes --reason \"orders fail\"")]
+    Rollback(DangerousArgs),
     /// Show the audit trail: when, who, what, old and new, why.
     #[command(
         after_help = "Each event holds the hash of the one before, so `--verify` finds what was changed or taken out. \
@@ -104,6 +125,18 @@ enum Command {
     /// Put load on both variants in turn: throughput, latency, errors, processor time, memory, connections.
     #[command(after_help = COMPARE_HELP)]
     Compare(CompareArgs),
+    /// Print the completions for a shell.
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page of Tidegate, or of one of its commands.
+    #[command(after_help = "Examples:\n  tidegate man | man -l -\n  tidegate man status | man -l -")]
+    Man {
+        /// The command.
+        command: Option<String>,
+    },
     /// Try the judge on outcomes that are made up or come from another program.
     #[command(after_help = SIMULATE_HELP)]
     Simulate(SimulateArgs),
@@ -271,6 +304,16 @@ struct ExportArgs {
     admin: AdminArgs,
 }
 
+/// What `status --help` ends with.
+const STATUS_HELP: &str = "On a terminal, --watch draws a table in place: both arms side by side, their error rates over the last \
+    minutes, the evidence on its way to a rollback, and where the ramp stands. Examples:\n  tidegate status --watch\n  \
+    tidegate status async-database --json\n  tidegate status async-database --exit-code && ./deploy-next.sh";
+
+/// What `completions --help` ends with.
+const COMPLETIONS_HELP: &str = "Examples:\n  source <(tidegate completions bash)\n  \
+    tidegate completions zsh > ~/.zfunc/_tidegate\n  \
+    tidegate completions fish > ~/.config/fish/completions/tidegate.fish";
+
 #[derive(Debug, Args)]
 struct StatusArgs {
     /// The flag's key; without it, every flag.
@@ -278,6 +321,12 @@ struct StatusArgs {
     /// Show it anew every second, until interrupted.
     #[arg(long)]
     watch: bool,
+    /// Fail if a canary is rolled back, or if there is a problem: for pipelines.
+    #[arg(long, conflicts_with = "watch")]
+    exit_code: bool,
+    /// No colours. Without a terminal there are none anyway.
+    #[arg(long, env = "NO_COLOR", hide_env_values = true, value_parser = any_text())]
+    no_color: bool,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -304,6 +353,8 @@ struct SetArgs {
     flag: FlagKey,
     /// The share of users on canary, 0 to 100.
     percent: Percentage,
+    #[command(flatten)]
+    asking: AskingArgs,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -369,7 +420,26 @@ struct ResumeArgs {
     #[arg(long)]
     percentage: Option<Percentage>,
     #[command(flatten)]
+    asking: AskingArgs,
+    #[command(flatten)]
     change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+struct DangerousArgs {
+    /// The flag's key.
+    flag: FlagKey,
+    #[command(flatten)]
+    asking: AskingArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+struct AskingArgs {
+    /// Do not ask. Without a terminal nothing is asked anyway.
+    #[arg(long, short)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -611,6 +681,11 @@ fn header(text: &str) -> Result<String, &'static str> {
     name.filter(|name| !name.is_empty()).map(|_| text.to_owned()).ok_or("write it like x-app-version=2.3.1")
 }
 
+/// Whether a variable is set to anything at all, as <https://no-color.org> has it; what the flag itself stands for is a word of clap's.
+fn any_text() -> impl clap::builder::TypedValueParser<Value = bool> {
+    StringValueParser::new().map(|text| !text.is_empty() && text != "false")
+}
+
 /// The URL of an admin API.
 fn url(text: &str) -> Result<String, &'static str> {
     let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
@@ -644,12 +719,14 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::History(args) => show::history(&Client::new(&args.admin), &args),
         Command::Set(args) => show::set(&args),
         Command::Beta(args) => beta::beta(&args),
-        Command::Pause(args) => show::act("pause", &args.flag, None, &args.change),
-        Command::Resume(args) => show::act("resume", &args.flag, args.percentage, &args.change),
-        Command::Approve(args) => show::act("approve", &args.flag, None, &args.change),
-        Command::Skip(args) => show::act("skip", &args.flag, None, &args.change),
-        Command::Promote(args) => show::act("promote", &args.flag, None, &args.change),
-        Command::Rollback(args) => show::act("rollback", &args.flag, None, &args.change),
+        Command::Pause(args) => show::act("pause", &args.flag, &args.change),
+        Command::Resume(args) => show::resume(&args),
+        Command::Approve(args) => show::act("approve", &args.flag, &args.change),
+        Command::Skip(args) => show::act("skip", &args.flag, &args.change),
+        Command::Promote(args) => show::promote(&args),
+        Command::Rollback(args) => show::roll_back(&args),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { command } => manual::man(command.as_deref()),
     }
 }
 

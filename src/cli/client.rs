@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::http::header::AUTHORIZATION;
+use ureq::http::header::{AUTHORIZATION, IF_MATCH};
 use ureq::http::{HeaderValue, Request, Response};
 use ureq::middleware::MiddlewareNext;
-use ureq::{Agent, Body, SendBody};
+use ureq::typestate::WithBody;
+use ureq::{Agent, Body, RequestBuilder, SendBody};
 
 use crate::admin::ACTOR_HEADER;
 use crate::api::{
@@ -106,8 +107,15 @@ impl Client {
         self.answer(request.call())
     }
 
-    pub(crate) fn seconds(&self, flag: &FlagKey, release: Option<&str>) -> anyhow::Result<SecondList> {
+    /// What was counted of a release second by second, from `since` (in seconds since 1970) on.
+    pub(crate) fn seconds(
+        &self,
+        flag: &FlagKey,
+        release: Option<&str>,
+        since: Option<i64>,
+    ) -> anyhow::Result<SecondList> {
         let request = self.agent.get(self.url(&format!("/api/v1/flags/{flag}/seconds")));
+        let request = since.into_iter().fold(request, |request, since| request.query("since", since.to_string()));
         let request = release.into_iter().fold(request, |request, release| request.query("release", release));
         self.answer(request.call())
     }
@@ -118,9 +126,10 @@ impl Client {
         percentage: Percentage,
         reason: Option<&str>,
         actor: Option<&str>,
+        expected: Option<u64>,
     ) -> anyhow::Result<Changed> {
         let percentage = Some(percentage.as_percent());
-        self.patch(key, Change { percentage, reason: reason.map(str::to_owned), ..Change::default() }, actor)
+        self.patch(key, Change { percentage, reason: reason.map(str::to_owned), ..Change::default() }, actor, expected)
     }
 
     pub(crate) fn edit_beta(
@@ -131,7 +140,7 @@ impl Client {
         actor: Option<&str>,
     ) -> anyhow::Result<Changed> {
         let change = Change { beta: Some(edit), reason: reason.map(str::to_owned), ..Change::default() };
-        self.patch(key, change, actor)
+        self.patch(key, change, actor, None)
     }
 
     pub(crate) fn beta(&self, key: &FlagKey, cursor: Option<&str>, limit: usize) -> anyhow::Result<BetaPage> {
@@ -139,8 +148,14 @@ impl Client {
         self.answer(cursor.into_iter().fold(request, |request, cursor| request.query("cursor", cursor)).call())
     }
 
-    fn patch(&self, key: &FlagKey, change: Change, actor: Option<&str>) -> anyhow::Result<Changed> {
-        let request = self.agent.patch(self.url(&format!("/api/v1/flags/{key}")));
+    fn patch(
+        &self,
+        key: &FlagKey,
+        change: Change,
+        actor: Option<&str>,
+        expected: Option<u64>,
+    ) -> anyhow::Result<Changed> {
+        let request = only_if(self.agent.patch(self.url(&format!("/api/v1/flags/{key}"))), expected);
         self.answer(request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(change))
     }
 
@@ -151,11 +166,17 @@ impl Client {
         percentage: Option<Percentage>,
         reason: Option<&str>,
         actor: Option<&str>,
+        expected: Option<u64>,
     ) -> anyhow::Result<Changed> {
         let percentage = percentage.map(Percentage::as_percent);
         let change = Change { percentage, reason: reason.map(str::to_owned), ..Change::default() };
-        let request = self.agent.post(self.url(&format!("/api/v1/flags/{key}/{action}")));
+        let request = only_if(self.agent.post(self.url(&format!("/api/v1/flags/{key}/{action}"))), expected);
         self.answer(request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(change))
+    }
+
+    /// The gateway's address, as it was given.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 
     fn url(&self, path: &str) -> String {
@@ -184,4 +205,9 @@ impl Client {
             format!("no gateway answers at {base}; is `tidegate serve` running? `--admin URL` names another")
         })
     }
+}
+
+/// The change is meant only for the generation `expected`, if one is named.
+fn only_if(request: RequestBuilder<WithBody>, expected: Option<u64>) -> RequestBuilder<WithBody> {
+    expected.into_iter().fold(request, |request, generation| request.header(IF_MATCH, format!("\"{generation}\"")))
 }

@@ -9,35 +9,52 @@ use anyhow::bail;
 
 use crate::api::{
     ArmStatus, ChainReport, Changed, Event, Evidence, FlagStatus, Instance, InstanceList, RampStatus, RampStepStatus,
+    Rollback,
 };
 use crate::cli::client::Client;
+use crate::cli::confirm::{Verb, confirm};
 use crate::cli::output::{millis, print, print_json, share, table};
-use crate::cli::{ChangeArgs, HistoryArgs, SetArgs, StatusArgs};
+use crate::cli::paint::{Paint, Tone};
+use crate::cli::watch::watch;
+use crate::cli::{ChangeArgs, DangerousArgs, HistoryArgs, ResumeArgs, SetArgs, StatusArgs};
 use crate::flag::{FlagKey, Percentage};
 
 /// How often `status --watch` looks again.
-const WATCH_PERIOD: Duration = Duration::from_secs(1);
+pub(crate) const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// How many events are exported at a time.
 const EXPORT_PAGE: u32 = 1000;
 
-/// Clears a terminal and goes to its top left corner.
-const CLEAR: &str = "\x1b[2J\x1b[H";
-
 pub(crate) fn status(client: &Client, args: &StatusArgs) -> anyhow::Result<()> {
+    let paint = Paint::of_stdout(args.no_color);
     if !args.watch {
-        return print(&status_text(client, args.flag.as_ref())?);
+        print(&status_text(client, args.flag.as_ref(), paint)?)?;
+        return if args.exit_code { all_is_well(client, args.flag.as_ref()) } else { Ok(()) };
     }
-    let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
+    if io::stdout().is_terminal() && !client.json {
+        return watch(client, args.flag.as_ref(), paint);
+    }
     loop {
         // A gateway that restarts is worth waiting for: the next look may find it.
-        let text = status_text(client, args.flag.as_ref()).unwrap_or_else(|error| format!("{error:#}"));
-        print(&format!("{clear}{text}"))?;
+        let text = status_text(client, args.flag.as_ref(), paint).unwrap_or_else(|error| format!("{error:#}"));
+        print(&text)?;
         thread::park_timeout(WATCH_PERIOD);
     }
 }
 
-fn status_text(client: &Client, flag: Option<&FlagKey>) -> anyhow::Result<String> {
+/// Fails if the flag that is meant, or any, is rolled back, or if there is a problem.
+fn all_is_well(client: &Client, flag: Option<&FlagKey>) -> anyhow::Result<()> {
+    let flags = match flag {
+        Some(key) => vec![client.flag(key)?],
+        None => client.flags()?.flags,
+    };
+    let rolled_back =
+        flags.iter().filter(|flag| flag.rollback.is_some()).map(|flag| format!("{} is rolled back", flag.key));
+    let wrong: Vec<_> = rolled_back.chain(client.readiness()?.problems).collect();
+    if wrong.is_empty() { Ok(()) } else { bail!("not all is well: {}", wrong.join("; ")) }
+}
+
+fn status_text(client: &Client, flag: Option<&FlagKey>, paint: Paint) -> anyhow::Result<String> {
     let flags = match flag {
         Some(key) => {
             let flag = client.flag(key)?;
@@ -54,8 +71,9 @@ fn status_text(client: &Client, flag: Option<&FlagKey>) -> anyhow::Result<String
             list.flags
         }
     };
-    let problems = client.readiness()?.problems.into_iter().map(|problem| format!("! {problem}"));
-    let mut parts: Vec<_> = problems.chain(flags.iter().map(flag_text)).collect();
+    let problems = client.readiness()?.problems;
+    let problems = problems.iter().map(|problem| paint.text(Tone::Warning, &format!("! {problem}")));
+    let mut parts: Vec<_> = problems.chain(flags.iter().map(|flag| flag_text(flag, paint))).collect();
     if flags.is_empty() {
         parts.push("there are no flags".to_owned());
     }
@@ -81,10 +99,15 @@ fn fleet_text(fleet: &InstanceList) -> String {
     table(&rows, 5)
 }
 
-fn flag_text(flag: &FlagStatus) -> String {
+fn flag_text(flag: &FlagStatus, paint: Paint) -> String {
     let mut text = format!(
         "{}  {}  canary at {} %  release {}  generation {}  beta users {}\n",
-        flag.key, flag.phase, flag.percentage, flag.release, flag.generation, flag.beta_users
+        paint.text(Tone::Strong, &flag.key),
+        paint.phase(&flag.phase),
+        flag.percentage,
+        flag.release,
+        flag.generation,
+        flag.beta_users
     );
     let head = ["", "arm", "backend", "requests", "failures", "errors", "p50", "p99"].map(str::to_owned).to_vec();
     let rows = [head, arm_row("stable", &flag.arms.stable), arm_row("canary", &flag.arms.canary)];
@@ -95,7 +118,7 @@ fn flag_text(flag: &FlagStatus) -> String {
             let _ = write!(text, "\n  {check}: {verdict}, {failures} of the {limit} failures that users may meet");
             continue;
         }
-        let bad = if check.contains("latency") { "slow" } else { "failures" };
+        let bad = bad(check);
         let _ = write!(
             text,
             "\n  {check}: {verdict}, evidence {} of the {limit:.0} that roll back, on {failures} {bad} in {requests} requests",
@@ -105,24 +128,8 @@ fn flag_text(flag: &FlagStatus) -> String {
             let _ = write!(text, "; about {requests} more would tell");
         }
     }
-    for arm in [&flag.arms.stable, &flag.arms.canary] {
-        for server in arm.servers.iter().filter(|server| !server.healthy || server.ejected) {
-            let how = if server.healthy { "set aside for failing requests" } else { "fails its health check" };
-            let _ = write!(text, "\n  {} server {}: {how}", arm.backend, server.name);
-        }
-    }
-    if !flag.arms.canary.available {
-        text.push_str("\n  canary unavailable: none of its servers can be used, stable serves its users");
-    }
-    if let Some(rollback) = &flag.rollback {
-        let _ = write!(
-            text,
-            "\n  rolled back at {} by {}: {}, {} of {} canary requests failed",
-            rollback.at, rollback.by, rollback.cause, rollback.failures, rollback.requests
-        );
-        if let Some(reason) = &rollback.reason {
-            let _ = write!(text, " ({reason})");
-        }
+    for line in servers(flag).into_iter().chain(rolled_back(flag)) {
+        let _ = write!(text, "\n  {}", paint.text(Tone::Bad, &line));
     }
     if let Some(ramp) = &flag.ramp {
         let _ = write!(text, "\n  ramp: {}", ramp_text(ramp));
@@ -130,16 +137,49 @@ fn flag_text(flag: &FlagStatus) -> String {
     if let Some(percentage) = flag.resume_percentage {
         let _ = write!(text, "\n  `tidegate resume {}` goes back to {percentage} %", flag.key);
     }
-    let meant = flag.resume_percentage.unwrap_or(flag.percentage);
-    let on_ramp = flag.ramp.as_ref().is_some_and(|ramp| ramp.active);
-    if flag.enabled && !on_ramp && (meant - flag.file_percentage).abs() > f64::EPSILON {
-        let _ = write!(text, "\n  drift: the file says {} %, the rollout {meant} %", flag.file_percentage);
+    if let Some(line) = drift(flag) {
+        let _ = write!(text, "\n  {}", paint.text(Tone::Warning, &line));
     }
     text
 }
 
+/// What a check counts.
+pub(crate) fn bad(check: &str) -> &'static str {
+    if check.contains("latency") { "slow" } else { "failures" }
+}
+
+/// The servers that get no requests, and why.
+pub(crate) fn servers(flag: &FlagStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    for arm in [&flag.arms.stable, &flag.arms.canary] {
+        for server in arm.servers.iter().filter(|server| !server.healthy || server.ejected) {
+            let how = if server.healthy { "set aside for failing requests" } else { "fails its health check" };
+            lines.push(format!("{} server {}: {how}", arm.backend, server.name));
+        }
+    }
+    if !flag.arms.canary.available {
+        lines.push("canary unavailable: none of its servers can be used, stable serves its users".to_owned());
+    }
+    lines
+}
+
+/// What the latch is for, while it holds.
+pub(crate) fn rolled_back(flag: &FlagStatus) -> Option<String> {
+    let Rollback { at, by, cause, failures, requests, reason, .. } = flag.rollback.as_ref()?;
+    let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    Some(format!("rolled back at {at} by {by}: {cause}, {failures} of {requests} canary requests failed{reason}"))
+}
+
+/// How the rollout differs from what the file says, if it does.
+pub(crate) fn drift(flag: &FlagStatus) -> Option<String> {
+    let meant = flag.resume_percentage.unwrap_or(flag.percentage);
+    let on_ramp = flag.ramp.as_ref().is_some_and(|ramp| ramp.active);
+    let differs = flag.enabled && !on_ramp && (meant - flag.file_percentage).abs() > f64::EPSILON;
+    differs.then(|| format!("drift: the file says {} %, the rollout {meant} %", flag.file_percentage))
+}
+
 /// The steps with the one that it stands on marked, and what it waits for.
-fn ramp_text(ramp: &RampStatus) -> String {
+pub(crate) fn ramp_text(ramp: &RampStatus) -> String {
     let step = |(index, step): (usize, &RampStepStatus)| {
         let share = format!("{} %", step.percentage);
         if index + 1 == ramp.step { format!("[{share}]") } else { share }
@@ -150,7 +190,7 @@ fn ramp_text(ramp: &RampStatus) -> String {
 }
 
 /// Evidence, which goes from nearly nothing to more than anybody reads.
-fn brief(evidence: f64) -> String {
+pub(crate) fn brief(evidence: f64) -> String {
     if (0.01..1e6).contains(&evidence) { format!("{evidence:.2}") } else { format!("{evidence:.1e}") }
 }
 
@@ -168,19 +208,42 @@ fn arm_row(name: &str, arm: &ArmStatus) -> Vec<String> {
 }
 
 pub(crate) fn set(args: &SetArgs) -> anyhow::Result<()> {
-    let SetArgs { flag, percent, change } = args;
+    let SetArgs { flag, percent, asking, change } = args;
     let client = Client::new(&change.admin);
-    show_change(&client, &client.set(flag, *percent, change.reason.as_deref(), change.actor.as_deref())?)
+    let seen = confirm(&client, flag, Verb::Set(*percent), asking)?;
+    show_change(&client, &client.set(flag, *percent, change.reason.as_deref(), change.actor.as_deref(), seen)?)
 }
 
-pub(crate) fn act(
+pub(crate) fn promote(args: &DangerousArgs) -> anyhow::Result<()> {
+    let seen = confirm(&Client::new(&args.change.admin), &args.flag, Verb::Promote, &args.asking)?;
+    act_on("promote", &args.flag, None, &args.change, seen)
+}
+
+pub(crate) fn roll_back(args: &DangerousArgs) -> anyhow::Result<()> {
+    let seen = confirm(&Client::new(&args.change.admin), &args.flag, Verb::RollBack, &args.asking)?;
+    act_on("rollback", &args.flag, None, &args.change, seen)
+}
+
+pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<()> {
+    let ResumeArgs { flag, percentage, asking, change } = args;
+    let seen = confirm(&Client::new(&change.admin), flag, Verb::Resume(*percentage), asking)?;
+    act_on("resume", flag, *percentage, change, seen)
+}
+
+/// What is asked of nobody first.
+pub(crate) fn act(action: &str, flag: &FlagKey, change: &ChangeArgs) -> anyhow::Result<()> {
+    act_on(action, flag, None, change, None)
+}
+
+fn act_on(
     action: &str,
     flag: &FlagKey,
     percentage: Option<Percentage>,
     change: &ChangeArgs,
+    seen: Option<u64>,
 ) -> anyhow::Result<()> {
     let client = Client::new(&change.admin);
-    let changed = client.act(action, flag, percentage, change.reason.as_deref(), change.actor.as_deref())?;
+    let changed = client.act(action, flag, percentage, change.reason.as_deref(), change.actor.as_deref(), seen)?;
     show_change(&client, &changed)
 }
 

@@ -131,13 +131,19 @@ impl Rollouts {
         self.written.subscribe()
     }
 
-    /// What was counted of a flag's release second by second, or of the last one that anything was counted of.
+    /// What was counted of a flag's release second by second, or of the last one that anything was counted of; from `since`, in
+    /// seconds since 1970, if that is given.
     ///
     /// # Errors
     ///
     /// If the store fails.
-    pub async fn seconds(&self, flag: &FlagKey, release: Option<&str>) -> Result<Vec<Second>, StoreError> {
-        self.store.seconds(flag, release).await
+    pub async fn seconds(
+        &self,
+        flag: &FlagKey,
+        release: Option<&str>,
+        since: Option<i64>,
+    ) -> Result<Vec<Second>, StoreError> {
+        self.store.seconds(flag, release, since).await
     }
 
     /// What happened since the start.

@@ -50,17 +50,23 @@ impl Store {
         self.writer.write(work).await
     }
 
-    /// The seconds of a flag's release, or of the last one that there are any of, oldest first: as many of the oldest as
-    /// can be read.
+    /// The seconds of a flag's release, or of the last one that there are any of, from `since` on, oldest first: as many of the
+    /// oldest as can be read.
     ///
     /// # Errors
     ///
     /// If the store fails.
-    pub async fn seconds(&self, flag: &FlagKey, release: Option<&str>) -> Result<Vec<Second>, StoreError> {
+    pub async fn seconds(
+        &self,
+        flag: &FlagKey,
+        release: Option<&str>,
+        since: Option<i64>,
+    ) -> Result<Vec<Second>, StoreError> {
         let sql = "SELECT * FROM seconds WHERE flag = $1 AND release = COALESCE($2, \
                    (SELECT release FROM seconds WHERE flag = $1 ORDER BY id DESC LIMIT 1)) \
-                   ORDER BY second, id LIMIT $3";
-        let rows = self.read(sql, &[flag.as_str().into(), release.into(), MAX_READ.into()]).await?;
+                   AND second >= $4 ORDER BY second, id LIMIT $3";
+        let since = since.unwrap_or(i64::MIN);
+        let rows = self.read(sql, &[flag.as_str().into(), release.into(), MAX_READ.into(), since.into()]).await?;
         rows.iter().map(|row| second(flag, row)).collect()
     }
 }

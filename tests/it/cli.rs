@@ -167,8 +167,22 @@ async fn help_teaches() {
     let site = Site::builtin();
     let mut help = stdout(&site.run(&["--help"]).await);
     for command in [
-        "serve", "backend", "check", "schema", "explain", "status", "set", "pause", "resume", "promote", "rollback",
-        "history", "token", "simulate",
+        "serve",
+        "backend",
+        "check",
+        "schema",
+        "explain",
+        "status",
+        "set",
+        "pause",
+        "resume",
+        "promote",
+        "rollback",
+        "history",
+        "token",
+        "completions",
+        "man",
+        "simulate",
     ] {
         help.push_str(&format!("\n--- {command}\n{}", stdout(&site.run(&[command, "--help"]).await)));
     }
@@ -259,4 +273,34 @@ async fn explain_finds_the_user_where_the_gateway_does() {
     assert_eq!(users(&[]).await, "nobody");
     let wrong = stderr(&gateway.cli(&site, &["explain", FLAG, "--header", "nonsense"]).await, 2);
     assert!(wrong.contains("write it like x-app-version=2.3.1"), "{wrong}");
+}
+
+#[tokio::test]
+async fn shells_and_manuals_know_the_commands() {
+    let site = Site::builtin();
+    for (shell, told) in
+        [("bash", "complete -F _tidegate"), ("zsh", "#compdef tidegate"), ("fish", "complete -c tidegate")]
+    {
+        let script = stdout(&site.run(&["completions", shell]).await);
+        assert!(script.contains(told) && script.contains("rollback"), "{script}");
+    }
+    let page = stdout(&site.run(&["man"]).await);
+    assert!(page.contains(".TH tidegate") && page.contains("rollback"), "{page}");
+    assert!(stdout(&site.run(&["man", "status"]).await).contains("exit\\-code"));
+    assert!(stderr(&site.run(&["man", "stauts"]).await, 1).contains("there is no command `stauts`"));
+}
+
+#[tokio::test]
+async fn a_pipeline_asks_by_exit_code() {
+    let site = Site::builtin();
+    let gateway = site.start().await;
+    let ask = ["status", FLAG, "--exit-code"];
+    assert!(stdout(&gateway.cli(&site, &ask).await).starts_with(FLAG));
+    stdout(&gateway.cli(&site, &["rollback", FLAG]).await);
+    let held = gateway.cli(&site, &ask).await;
+    assert_eq!(stderr(&held, 1), "tidegate: not all is well: async-database is rolled back\n");
+    assert!(String::from_utf8(held.stdout).unwrap().contains("rolled back at"), "the status is printed all the same");
+    stdout(&gateway.cli(&site, &["resume", FLAG]).await);
+    site.write("flags/async-database.toml", "percentage = 101\n");
+    eventually("the bad file is noticed", || async { !gateway.cli(&site, &ask).await.status.success() }).await;
 }

@@ -45,6 +45,7 @@ mod shadow;
 mod simulate;
 mod stop;
 mod store;
+mod terminal;
 mod tls;
 mod tokens;
 mod upstream;

@@ -52,7 +52,7 @@ struct MethodStop {
 
 pub(crate) fn run(args: &SimulateArgs, flag: &FlagKey) -> anyhow::Result<()> {
     let client = Client::new(&args.admin);
-    let seconds = client.seconds(flag, args.release.as_deref())?.seconds;
+    let seconds = client.seconds(flag, args.release.as_deref(), None)?.seconds;
     let rollbacks = client.events(Some(flag), None, EVENTS)?.events;
     let Some((seconds, ended_by)) = last_trial(seconds, &rollbacks) else {
         bail!("nothing is recorded of {flag}; seconds with requests are kept while its canary is on trial");
