@@ -34,6 +34,7 @@ use crate::api::{
 use crate::availability::Availability;
 use crate::downstream::Tls;
 use crate::flag::{FlagKey, Generation, MAX_TARGETING_KEY_BYTES, Percentage};
+use crate::notify::Deliveries;
 use crate::proxy::Identity;
 use crate::recorder::Recorder;
 use crate::remade::Changing;
@@ -75,6 +76,8 @@ pub struct AdminState {
     pub tls: Option<Arc<Tls>>,
     /// What counts that of requests which could not be told.
     pub lost: Lost,
+    /// What became of notifications.
+    pub deliveries: Arc<Deliveries>,
     /// Turns true when the gateway stops taking requests.
     pub stopping: watch::Receiver<bool>,
     /// Failed attempts to use it.
@@ -105,6 +108,7 @@ impl AdminState {
             changing,
             tls: None,
             lost: Lost::default(),
+            deliveries: Arc::default(),
             stopping,
             attempts: Arc::default(),
             pages: Arc::default(),

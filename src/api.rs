@@ -508,6 +508,35 @@ pub struct InstanceList {
     pub instances: Vec<Instance>,
 }
 
+/// Something that people are told of: what a webhook gets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The same however often it is sent: whoever gets it twice knows by it.
+    pub id: String,
+    /// `rollback`, `resume`, `step`, `gate`, `pause`, `promote`, `bad_flags` or `test`.
+    pub event: String,
+    /// When, in RFC 3339.
+    pub at: String,
+    /// What happened, in a line.
+    pub summary: String,
+    /// The flag, if it is about one.
+    pub flag: Option<String>,
+    /// The generation of its rollout.
+    pub generation: Option<u64>,
+    /// Who did it: a person, `judge`, `ramp` or `file`.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The rollout's state before, if it has changed.
+    pub old: Option<RolloutState>,
+    /// The state after.
+    pub new: Option<RolloutState>,
+    /// Why and when the canary was taken out, if it was.
+    pub rollback: Option<Box<Rollback>>,
+    /// What is wrong with the flag files, if something is.
+    pub problems: Vec<String>,
+}
+
 /// One row of the audit trail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {

@@ -10,6 +10,7 @@ mod explain;
 mod export;
 mod manual;
 mod migrate;
+mod notify;
 mod output;
 mod paint;
 mod rates;
@@ -125,6 +126,8 @@ enum Command {
     /// Put load on both variants in turn: throughput, latency, errors, processor time, memory, connections.
     #[command(after_help = COMPARE_HELP)]
     Compare(CompareArgs),
+    /// Try whether notifications arrive.
+    Notify(NotifyArgs),
     /// Print the completions for a shell.
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -477,6 +480,24 @@ struct HistoryArgs {
     admin: AdminArgs,
 }
 
+#[derive(Debug, Args)]
+struct NotifyArgs {
+    #[command(subcommand)]
+    command: NotifyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum NotifyCommand {
+    /// Send a test to one of the configuration's channels, and tell what it answered.
+    #[command(after_help = "Example: tidegate notify test ops")]
+    Test {
+        /// The channel: NAME of `[notify.NAME]`.
+        channel: String,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+}
+
 /// What `token --help` ends with.
 const TOKEN_HELP: &str = "Roles: `viewer` reads, `tester` may also choose the arm of requests of their own, `operator` \
     changes rollouts. Example:\n  tidegate token new ann --role operator --file tokens.toml\nand in tidegate.toml:\n  \
@@ -725,6 +746,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Skip(args) => show::act("skip", &args.flag, &args.change),
         Command::Promote(args) => show::promote(&args),
         Command::Rollback(args) => show::roll_back(&args),
+        Command::Notify(args) => notify::notify(&args),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { command } => manual::man(command.as_deref()),
     }

@@ -12,6 +12,7 @@ mod flags;
 mod identity;
 mod limits;
 mod listen;
+mod notify;
 mod read;
 mod routes;
 mod seeing;
@@ -25,6 +26,7 @@ use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Problems, Section};
 use crate::downstream::Limits;
 use crate::flag_file::Expectations;
+use crate::notify::Channel;
 use crate::proxy::{IdentityConfig, RouteConfig, Target};
 use crate::store::Config as StoreConfig;
 use crate::telemetry::{AccessLogConfig, TracingConfig};
@@ -69,6 +71,8 @@ pub struct Config {
     pub access_log: AccessLogConfig,
     /// Which requests are traced, and who is told.
     pub tracing: TracingConfig,
+    /// Who is told of what happens.
+    pub notify: Vec<Channel>,
     /// Where requests go.
     pub routes: Vec<RouteConfig>,
 }
@@ -129,6 +133,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let access_log = root.section("access_log").and_then(seeing::access_log);
     let tracing = root.section("tracing").and_then(seeing::tracing);
     let ai = root.section("ai").and_then(ai::ai);
+    let notify = root.named_sections("notify").into_iter().filter_map(notify::channel).collect();
     let routes = routes::routes(&mut root, &backends);
     root.finish();
     Some(Config {
@@ -143,6 +148,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
         ai,
         access_log: access_log?,
         tracing: tracing?,
+        notify,
         routes,
     })
 }
@@ -250,7 +256,7 @@ mod tests {
                 "tidegate.toml:13:8: `routes.path`: \"api\" is no path: write one that begins with `/`",
                 "tidegate.toml:14:11: no backend is named `ap`; there are: ",
                 "tidegate.toml:15:2: unknown key `cache`; known here: admin, listen, identity, limits, flags, store, backends, \
-                 database, access_log, tracing, ai, routes",
+                 database, access_log, tracing, ai, notify, routes",
             ],
         );
     }

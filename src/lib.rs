@@ -15,6 +15,7 @@ pub mod config;
 pub mod admin;
 pub mod downstream;
 pub mod flag_file;
+pub mod notify;
 pub mod proxy;
 pub mod rollout;
 pub mod store;

@@ -35,6 +35,7 @@ use crate::downstream::{Entrance, Limits, Seats, Tls, accept};
 use crate::flag::FlagSet;
 use crate::flag_file::{Loader, watch};
 use crate::flag_store::FlagStore;
+use crate::notify::notify_until;
 use crate::proxy::{
     self, Gateway, Identity, InFlight, Seeing, Server, ShadowConfig, Upkeep, UpstreamConfig, UpstreamError, Upstreams,
 };
@@ -309,6 +310,9 @@ async fn run(
     state.lost = lost;
     state.shadows = shadows;
     parts.spawn(state.clone().sample_until(control_stopping.clone()));
+    let deliveries = Arc::clone(&state.deliveries);
+    let (channels, to_tell) = (config.notify.clone(), Arc::clone(&rollouts));
+    parts.spawn(notify_until(channels, store.clone(), to_tell, deliveries, control_stopping.clone()));
     let admin = admin.into_tokio()?;
     parts.spawn(async move {
         let served = axum::serve(admin, router(state).into_make_service_with_connect_info::<SocketAddr>())

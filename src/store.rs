@@ -8,6 +8,7 @@ mod database;
 mod error;
 mod events;
 mod fleet;
+mod notices;
 mod postgres;
 mod ramp;
 mod record;
@@ -29,6 +30,7 @@ use crate::store::writer::{Source, Writer};
 pub use crate::store::error::StoreError;
 pub use crate::store::events::Page;
 pub use crate::store::fleet::Changes;
+pub use crate::store::notices::{Onward, Standing};
 pub use crate::store::record::{Record, StoredRollout, StoredTrial, state_of};
 
 /// How long any call may take before the store counts as failed. Whoever asked for a change is waiting for the answer.

@@ -22,6 +22,7 @@ use crate::availability::Condition;
 use crate::clock;
 use crate::downstream::Handshakes;
 use crate::flag::{BackendName, FlagKey, Phase};
+use crate::notify::Fate;
 use crate::outcome::Tally;
 use crate::recorder::Served;
 use crate::rollout::Counters;
@@ -49,6 +50,8 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
         lost_lines: state.lost.lines.as_ref().map(|lines| lines.dropped_lines() as u64),
         lost_spans: state.lost.spans.as_ref().map(Spans::lost),
         tls: state.tls.as_ref().map(|tls| (tls.handshakes(), tls.expiries())),
+        fates: state.deliveries.fates(),
+        waiting: state.deliveries.waiting(),
     }));
     let mut body = String::new();
     match text::encode(&mut body, &registry) {
@@ -70,6 +73,8 @@ struct Snapshot {
     lost_lines: Option<u64>,
     lost_spans: Option<u64>,
     tls: Option<(Handshakes, Vec<(PathBuf, i64)>)>,
+    fates: BTreeMap<(String, Fate), u64>,
+    waiting: BTreeMap<String, u64>,
 }
 
 impl Collector for Snapshot {
@@ -79,6 +84,7 @@ impl Collector for Snapshot {
         self.rollouts(&mut encoder)?;
         self.servers(&mut encoder)?;
         self.tls(&mut encoder)?;
+        self.notifications(&mut encoder)?;
         self.gateway(&mut encoder)
     }
 }
@@ -219,6 +225,22 @@ impl Snapshot {
         for (file, expiry) in expiries {
             let file = file.display().to_string();
             ConstGauge::new(*expiry).encode(family.encode_family(&[("file", file.as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    fn notifications(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Notifications by channel, and what became of them; each attempt that failed counts";
+        let mut family = encoder.encode_descriptor("tidegate_notifications", help, None, MetricType::Counter)?;
+        for ((channel, fate), count) in &self.fates {
+            let labels = [("channel", channel.as_str()), ("result", fate.as_str())];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Notifications that wait for the channel, those that it does not want included";
+        let mut family = encoder.encode_descriptor("tidegate_notifications_waiting", help, None, MetricType::Gauge)?;
+        for (channel, count) in &self.waiting {
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            ConstGauge::new(count).encode(family.encode_family(&[("channel", channel.as_str())])?)?;
         }
         Ok(())
     }

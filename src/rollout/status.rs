@@ -152,6 +152,12 @@ impl Rollouts {
         self.book().counters.clone()
     }
 
+    /// What is wrong with the flag files, if they cannot be used.
+    #[must_use]
+    pub fn bad_files(&self) -> Vec<String> {
+        self.book().bad_files.clone()
+    }
+
     /// What an operator should look at: bad flag files, a failing store, changes that are not on disk yet.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {

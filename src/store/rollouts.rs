@@ -9,6 +9,7 @@ use crate::flag::{
 use crate::store::chain::{self, Link};
 use crate::store::database::{Connection, Row};
 use crate::store::fleet;
+use crate::store::notices::tell_of;
 use crate::store::record::{Record, StoredRollout, state_of};
 use crate::store::{Store, StoreError, json, parse_json, ramp};
 
@@ -128,6 +129,7 @@ async fn save(connection: &mut Connection, record: &Record, [base, own]: [i64; 2
             ],
         )
         .await?;
+    tell_of(connection, record).await?;
     fleet::tell(connection).await?;
     Ok(true)
 }

@@ -180,6 +180,7 @@ async fn help_teaches() {
         "rollback",
         "history",
         "token",
+        "notify",
         "completions",
         "man",
         "simulate",

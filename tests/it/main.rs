@@ -32,6 +32,7 @@ mod identity;
 mod latency;
 mod layering;
 mod limits;
+mod notify;
 mod postgres;
 mod proxying;
 mod ramp;

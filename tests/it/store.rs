@@ -143,7 +143,7 @@ async fn a_newer_schema_is_left_alone(kind: Kind) {
 #[tokio::test]
 async fn a_full_disk_is_survived() {
     let place = Place::new(Kind::Sqlite).await;
-    let gateway = place.site.start_on_full_disk(400).await;
+    let gateway = place.site.start_on_full_disk(600).await;
     let mut acknowledged = 0.0;
     let refused = loop {
         let changed = gateway.set(acknowledged + 0.001).await;
