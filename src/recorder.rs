@@ -203,6 +203,19 @@ impl Ledger {
         self.units.affected(Arm::Canary)
     }
 
+    /// The first `most` users who were served by the canary, and the first of those who saw a failure: by their places in tables
+    /// that are the same in every process.
+    #[must_use]
+    pub fn some_canary_users(&self, most: usize) -> (Vec<u32>, Vec<u32>) {
+        self.units.some(Arm::Canary, most)
+    }
+
+    /// The same of those to whom it was slow by this line.
+    #[must_use]
+    pub fn some_slowed_users(&self, line: usize, most: usize) -> (Vec<u32>, Vec<u32>) {
+        self.waits.some_canary_users(line, most)
+    }
+
     /// Begins another block, in which every user may be heard once more.
     pub fn next_block(&self) {
         self.units.next_block();

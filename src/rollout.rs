@@ -8,9 +8,11 @@ mod asked;
 mod beta;
 mod book;
 mod command;
+mod exchange;
 mod explanation;
 mod fleet;
 mod latency;
+mod merge;
 mod ramp;
 mod saving;
 mod seconds;
@@ -35,7 +37,10 @@ use crate::flag_file::{Definition, set_version};
 use crate::recorder::{RecordedFlag, RecordedFlagSet, RecordedFlagStore, Recorder};
 use crate::rollout::beta::beta_event;
 use crate::rollout::book::{Book, Live, basis};
+use crate::rollout::exchange::CUT_OFF;
+use crate::rollout::merge::larger;
 use crate::rollout::ramp::stay;
+use crate::rollout::trial::Sharing;
 use crate::store::{Record, Store, StoreError, StoredRollout, state_of};
 
 pub use crate::rollout::asked::{AskedError, AskedRequest};
@@ -104,7 +109,8 @@ impl Rollouts {
         store: Store,
         name: String,
     ) -> Result<Arc<Self>, StoreError> {
-        let book = Book::new(store.rollouts().await?, store.trials().await?, clock::now());
+        let (stored, trials, lifted) = (store.rollouts().await?, store.trials().await?, store.lifted().await?);
+        let book = Book::new(stored, trials, lifted, clock::now());
         let (saving, unsaved) = (AsyncMutex::new(()), Notify::new());
         let written = watch::Sender::new(0);
         let instance = fleet::instance(name, now_text());
@@ -202,6 +208,8 @@ impl Rollouts {
         let attached =
             same_generation.map_or_else(|| self.recorder.open(&flag, failures), |entry| Arc::clone(&entry.attached));
         let kept = book.kept_trials.remove(&flag.key);
+        let since = book.lifted.get(&flag.key).copied().unwrap_or(Generation::FIRST);
+        let sharing = if self.store.is_shared() { Sharing::Yes } else { Sharing::No };
         let live = match live.filter(|live| basis(&live.definition) == basis(&definition)) {
             Some(live) => {
                 let mut live = Live { definition, ..live };
@@ -210,7 +218,7 @@ impl Rollouts {
                 }
                 live
             }
-            None => Live::new(definition, &rollout, rollback, kept),
+            None => Live::new(definition, &rollout, rollback, since, sharing, kept),
         };
         book.live.insert(flag.key.clone(), live);
         Arc::new(RecordedFlag { flag, rollout, attached })
@@ -345,7 +353,8 @@ impl Rollouts {
     fn roll_back(&self, book: &mut Book, entry: &RecordedFlag, cause: &str, by: &str, reason: Option<String>) {
         let key = &entry.flag.key;
         let rollout = book.after_reserved(key, entry.rollout.roll_back());
-        let (requests, failures) = entry.attached.counts(Arm::Canary);
+        let fleet = book.live.get(key).and_then(|live| live.on_trial.fleet_counts(entry.rollout.generation));
+        let (requests, failures) = larger(entry.attached.counts(Arm::Canary), fleet);
         let rollback = Rollback {
             at: now_text(),
             cause: cause.to_owned(),
@@ -372,6 +381,9 @@ impl Rollouts {
     fn enforce(&self, book: &mut Book, after: &StoredRollout) {
         let StoredRollout { flag: key, rollout, rollback } = after;
         let set = self.flags.load();
+        if rollback.is_none() && book.live.get(key).is_some_and(|live| live.rollback.is_some()) {
+            book.lifted.insert(key.clone(), rollout.generation);
+        }
         let (Some(before), Some(live)) = (set.get(key), book.live.get_mut(key)) else { return };
         live.next_generation(&self.instance.id, before, rollout, rollback.clone());
         self.flags.update(|set| {
@@ -387,6 +399,7 @@ impl Rollouts {
         let set = self.flags.load();
         let mut worse = Vec::new();
         let second = clock::wall().as_second();
+        let cut_off = now.saturating_duration_since(book.exchanged) >= CUT_OFF;
         let mut away = Vec::new();
         for (key, live) in &mut book.live {
             let Some(entry) = set.get(key) else { continue };
@@ -401,7 +414,10 @@ impl Rollouts {
                 away.push(Arc::clone(entry));
                 continue;
             }
-            let found = live.on_trial.observe(now, entry.rollout.percentage, &entry.attached);
+            if cut_off {
+                live.on_trial.go_alone();
+            }
+            let found = live.on_trial.observe(now, entry);
             live.tape.add(second, &self.instance.id, entry, live.on_trial.heard());
             worse.extend(found.map(|cause| (Arc::clone(entry), cause)));
         }

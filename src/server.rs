@@ -300,6 +300,10 @@ async fn run(
         let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
         async move { rollouts.follow_until(stopping).await }
     });
+    parts.spawn({
+        let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
+        async move { rollouts.exchange_until(stopping).await }
+    });
     if let Some(path) = config.admin.token_file.clone() {
         let (access, fixed, stopping) = (Arc::clone(&access), config.admin.tokens.clone(), control_stopping.clone());
         parts.spawn(async move { token_file::watch(path, fixed, &access, stopping).await });

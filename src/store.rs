@@ -7,6 +7,7 @@ mod chain;
 mod database;
 mod error;
 mod events;
+mod evidence;
 mod fleet;
 mod notices;
 mod postgres;
@@ -29,6 +30,7 @@ use crate::store::writer::{Source, Writer};
 
 pub use crate::store::error::StoreError;
 pub use crate::store::events::Page;
+pub use crate::store::evidence::{Outgoing, Parcel, Told};
 pub use crate::store::fleet::Changes;
 pub use crate::store::notices::{Onward, Standing};
 pub use crate::store::record::{Record, StoredRollout, StoredTrial, state_of};

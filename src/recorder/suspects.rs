@@ -82,6 +82,16 @@ impl<const N: usize> Suspects<N> {
         };
         (users, self.waiting.iter().zip(slow).filter(hit).count())
     }
+
+    /// The first `most` users, and the first of those who had slow answers by this line or wait for one.
+    pub(crate) fn some(&self, line: usize, most: usize) -> (Vec<u32>, Vec<u32>) {
+        let users = self.users.some(most);
+        let Some(slow) = self.slow.get(line) else { return (users, Vec::new()) };
+        let hit = (0..)
+            .zip(self.waiting.iter().zip(slow))
+            .filter(|(_, (waiting, slow))| waiting.load(Ordering::Relaxed) > 0 || slow.load(Ordering::Relaxed) > 0);
+        (users, hit.map(|(place, _)| place).take(most).collect())
+    }
 }
 
 fn read(table: &[AtomicU32], place: usize) -> u64 {

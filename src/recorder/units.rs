@@ -91,6 +91,15 @@ impl Heads {
         if is_new { self.count.fetch_add(1, Ordering::Relaxed) + 1 } else { self.known() }
     }
 
+    /// The first `most` of them.
+    pub(crate) fn some(&self, most: usize) -> Vec<u32> {
+        let is_set = |place: &u32| {
+            let place = usize::try_from(*place).unwrap_or(0);
+            self.bits.get(place / 64).is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (place % 64)) != 0)
+        };
+        (0..u32::try_from(HEADS).unwrap_or(u32::MAX)).filter(is_set).take(most).collect()
+    }
+
     /// How many there are.
     pub(crate) fn known(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
@@ -212,6 +221,13 @@ impl Units {
         let users = usize::try_from(failures.users.known()).unwrap_or(usize::MAX);
         let failing = failures.by_unit.iter().filter(|own| own.load(Ordering::Relaxed) > 0).count();
         Affected { users, failing }
+    }
+
+    /// The first `most` users who were served by `arm`, and the first of those who saw a failure.
+    pub(crate) fn some(&self, arm: Arm, most: usize) -> (Vec<u32>, Vec<u32>) {
+        let failures = self.failures(arm);
+        let failed = (0..).zip(&failures.by_unit).filter(|(_, own)| own.load(Ordering::Relaxed) > 0);
+        (failures.users.some(most), failed.map(|(place, _)| place).take(most).collect())
     }
 
     fn failures(&self, arm: Arm) -> &Failures {

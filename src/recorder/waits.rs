@@ -258,6 +258,11 @@ impl Waits {
         Affected { users, failing }
     }
 
+    /// The first `most` users of the canary, and the first of those to whom it was slow by this line.
+    pub(crate) fn some_canary_users(&self, line: usize, most: usize) -> (Vec<u32>, Vec<u32>) {
+        self.canary.some(line, most)
+    }
+
     fn suspects(&self, arm: Arm) -> &Suspects<LINES> {
         match arm {
             Arm::Stable => &self.stable,

@@ -10,7 +10,7 @@ use crate::flag_file::Definition;
 use crate::recorder::RecordedFlag;
 use crate::rollout::ramp::Progress;
 use crate::rollout::seconds::Tape;
-use crate::rollout::trial::OnTrial;
+use crate::rollout::trial::{OnTrial, Sharing};
 use crate::store::{Record, StoredRollout, StoredTrial};
 
 /// A flag in force, apart from what decisions need.
@@ -18,6 +18,7 @@ use crate::store::{Record, StoredRollout, StoredTrial};
 pub(crate) struct Live {
     pub(crate) definition: Definition,
     pub(crate) on_trial: OnTrial,
+    pub(crate) sharing: Sharing,
     /// How far the rollout has come on its ramp's step.
     pub(crate) progress: Progress,
     /// What was heard, second by second.
@@ -31,10 +32,12 @@ impl Live {
         definition: Definition,
         rollout: &Rollout,
         rollback: Option<Rollback>,
+        since: Generation,
+        sharing: Sharing,
         kept: Option<StoredTrial>,
     ) -> Self {
-        let on_trial = OnTrial::new(&definition.guard, basis(&definition), kept);
-        Self { on_trial, progress: Progress::begin(rollout), tape: Tape::default(), definition, rollback }
+        let on_trial = OnTrial::new(&definition.guard, basis(&definition), since, sharing, kept);
+        Self { on_trial, sharing, progress: Progress::begin(rollout), tape: Tape::default(), definition, rollback }
     }
 
     /// Goes on with `after`, another generation. The trial of the release goes on too, unless a latch was lifted: whoever lifts it
@@ -48,12 +51,13 @@ impl Live {
         after: &Rollout,
         rollback: Option<Rollback>,
     ) {
-        self.on_trial.observe(clock::now(), before.rollout.percentage, &before.attached);
+        self.on_trial.observe(clock::now(), before);
         if before.rollout.enabled && before.rollout.phase != Phase::RolledBack {
             self.tape.add(clock::wall().as_second(), gateway, before, self.on_trial.heard());
         }
         if self.rollback.is_some() && rollback.is_none() {
-            self.on_trial = OnTrial::new(&self.definition.guard, basis(&self.definition), None);
+            let basis = basis(&self.definition);
+            self.on_trial = OnTrial::new(&self.definition.guard, basis, after.generation, self.sharing, None);
         }
         self.on_trial.next_generation();
         if before.rollout.percentage != after.percentage {
@@ -77,6 +81,12 @@ pub(crate) struct Book {
     pub(crate) dormant: BTreeMap<FlagKey, StoredRollout>,
     /// The evidence in the store, until its flag is there.
     pub(crate) kept_trials: BTreeMap<FlagKey, StoredTrial>,
+    /// The generation with which a rollback of each flag was last lifted: the evidence of before is not that of the trial.
+    pub(crate) lifted: BTreeMap<FlagKey, Generation>,
+    /// When evidence was last exchanged with other gateways.
+    pub(crate) exchanged: Instant,
+    /// How many parcels of evidence this gateway has packed.
+    pub(crate) parcels: i64,
     /// What is in force and not in the store yet, oldest first.
     pub(crate) unsaved: VecDeque<Record>,
     /// The generation of a change that is being stored: a rollback at this moment takes the one after.
@@ -93,8 +103,16 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    pub(crate) fn new(stored: Vec<StoredRollout>, trials: Vec<StoredTrial>, now: Instant) -> Self {
+    pub(crate) fn new(
+        stored: Vec<StoredRollout>,
+        trials: Vec<StoredTrial>,
+        lifted: BTreeMap<FlagKey, Generation>,
+        now: Instant,
+    ) -> Self {
         Self {
+            lifted,
+            exchanged: now,
+            parcels: 0,
             kept_trials: trials.into_iter().map(|trial| (trial.flag.clone(), trial)).collect(),
             live: BTreeMap::new(),
             dormant: stored.into_iter().map(|stored| (stored.flag.clone(), stored)).collect(),

@@ -31,31 +31,7 @@ impl Tape {
             percentage: entry.rollout.percentage.as_percent(),
             counts: SecondCounts::default(),
         });
-        let counts = &mut second.counts;
-        for sample in &heard.samples {
-            let name = sample.stream.as_str();
-            if sample.stable == Counts::default() && sample.canary == Counts::default() {
-                continue;
-            }
-            let row = match counts.streams.iter_mut().find(|row| row.stream == name) {
-                Some(row) => row,
-                None => counts.streams.push_mut(StreamCounts { stream: name.to_owned(), ..StreamCounts::default() }),
-            };
-            add(&mut row.stable, sample.stable);
-            add(&mut row.canary, sample.canary);
-        }
-        for (absolute, heard) in &heard.absolute {
-            let name = absolute.check().as_str();
-            if *heard == Counts::default() {
-                continue;
-            }
-            let row = match counts.limits.iter_mut().find(|row| row.check == name) {
-                Some(row) => row,
-                None => counts.limits.push_mut(CanaryCounts { check: name.to_owned(), ..CanaryCounts::default() }),
-            };
-            add(&mut row.canary, *heard);
-        }
-        add(&mut counts.traffic, heard.traffic);
+        add_heard(&mut second.counts, heard);
     }
 
     /// The seconds before `now`, which are over.
@@ -65,6 +41,34 @@ impl Tape {
         }
         std::mem::take(&mut self.over)
     }
+}
+
+/// Adds what was heard.
+pub(crate) fn add_heard(counts: &mut SecondCounts, heard: &Heard) {
+    for sample in &heard.samples {
+        let name = sample.stream.as_str();
+        if sample.stable == Counts::default() && sample.canary == Counts::default() {
+            continue;
+        }
+        let row = match counts.streams.iter_mut().find(|row| row.stream == name) {
+            Some(row) => row,
+            None => counts.streams.push_mut(StreamCounts { stream: name.to_owned(), ..StreamCounts::default() }),
+        };
+        add(&mut row.stable, sample.stable);
+        add(&mut row.canary, sample.canary);
+    }
+    for (absolute, heard) in &heard.absolute {
+        let name = absolute.check().as_str();
+        if *heard == Counts::default() {
+            continue;
+        }
+        let row = match counts.limits.iter_mut().find(|row| row.check == name) {
+            Some(row) => row,
+            None => counts.limits.push_mut(CanaryCounts { check: name.to_owned(), ..CanaryCounts::default() }),
+        };
+        add(&mut row.canary, *heard);
+    }
+    add(&mut counts.traffic, heard.traffic);
 }
 
 fn add(sum: &mut [u64; 2], counts: Counts) {

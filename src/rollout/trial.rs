@@ -3,26 +3,35 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use crate::clock;
-use crate::flag::{Arm, FlagKey, Percentage};
+use crate::flag::{Arm, FlagKey, Generation};
 use crate::judge::{
     Absolute, Aside, Check, Counts, Guard, MAX_SLOW_RATE, MAX_STRATA, Report, Sample, Settings, Stream, StreamSettings,
     Tolerance, Trial, TrialState,
 };
-use crate::recorder::{ABSOLUTE_LINE, Affected, Ledger};
+use crate::recorder::{ABSOLUTE_LINE, Affected, Ledger, RecordedFlag};
 use crate::rollout::latency::{Crossed, Latency, QUANTILES};
-use crate::store::StoredTrial;
+use crate::rollout::merge::{Merged, feed, now as calendar};
+use crate::store::{Outgoing, Parcel, StoredTrial};
 
 /// So many users must have had a failure before anything is rolled back, if the canary has that many: what only one or two
 /// see is more likely theirs.
-const MIN_FAILING_USERS: usize = 3;
+pub(crate) const MIN_FAILING_USERS: usize = 3;
 
 /// The trial of one release, over all of its generations.
 #[derive(Debug)]
 pub(crate) struct OnTrial {
     trial: Trial,
+    settings: Settings,
     basis: String,
+    /// The hash of the basis, as gateways tell each other.
+    hash: String,
+    /// The generation that it began with: what came before is no part of it.
+    since: Generation,
+    /// How it is put together with other gateways'; nothing where the store is not shared.
+    merged: Option<Merged>,
     /// How long it had lasted when this process took it up, and when that was.
     before: Duration,
     began: Option<Instant>,
@@ -91,18 +100,31 @@ struct Seen {
 }
 
 impl OnTrial {
-    /// A trial of a release by `guard`.
+    /// A trial of a release by `guard`, from the generation `since` on.
     ///
     /// `basis` says what is on trial; the evidence that is `kept` is taken up if it is of the same.
-    pub(crate) fn new(guard: &Guard, basis: String, kept: Option<StoredTrial>) -> Self {
+    pub(crate) fn new(
+        guard: &Guard,
+        basis: String,
+        since: Generation,
+        sharing: Sharing,
+        kept: Option<StoredTrial>,
+    ) -> Self {
         let settings = settings(guard);
-        let kept = kept.filter(|kept| kept.basis == basis).and_then(|kept| TrialState::from_numbers(&kept.numbers));
+        let kept = kept.filter(|kept| kept.basis == basis && kept.since >= since);
+        let through = kept.as_ref().map_or(0, |kept| kept.through);
+        let since = kept.as_ref().map_or(since, |kept| kept.since);
+        let kept = kept.and_then(|kept| TrialState::from_numbers(&kept.numbers));
         let before = kept.as_ref().map_or(Duration::ZERO, |kept| kept.at);
         let trial = kept.map_or_else(|| Trial::new(&settings), |kept| Trial::resume(&settings, kept));
         let latency = Latency::new(guard);
         Self {
             trial,
+            settings,
+            hash: Sha256::digest(&basis).iter().map(|byte| format!("{byte:02x}")).collect(),
             basis,
+            since,
+            merged: (sharing == Sharing::Yes).then(|| Merged::after(through)),
             before,
             began: None,
             seen: Seen::default(),
@@ -117,12 +139,16 @@ impl OnTrial {
     /// What is to be kept, if it is not what was asked for last.
     pub(crate) fn take_changes(&mut self, flag: &FlagKey) -> Option<StoredTrial> {
         let numbers = std::mem::take(&mut self.changed).then(|| self.trial.state().to_numbers())?;
-        Some(StoredTrial { flag: flag.clone(), basis: self.basis.clone(), numbers })
+        let through = self.merged.as_ref().map_or(0, |merged| merged.through);
+        Some(StoredTrial { flag: flag.clone(), basis: self.basis.clone(), numbers, through, since: self.since })
     }
 
     /// Gathers the evidence for the canary anew, since the percentage is another. The evidence against it stays.
     pub(crate) fn ask_for_assurance(&mut self) {
         self.trial.ask_for_assurance();
+        if let Some(report) = &mut self.report {
+            report.assured = false;
+        }
     }
 
     /// Goes on with another generation of the same release. The evidence stays; what is counted starts from nothing.
@@ -131,16 +157,39 @@ impl OnTrial {
         self.seen = Seen::default();
     }
 
-    /// Takes in what `ledger` has counted up to `now`, with the canary's share being `percentage`, and says by which check
-    /// the canary is worse, if it is.
-    pub(crate) fn observe(&mut self, now: Instant, percentage: Percentage, ledger: &Ledger) -> Option<Check> {
+    /// Takes in what the ledger of `entry` has counted up to `now`, and says by which check the canary is worse, if it is. Where
+    /// the store is shared that is said by [`OnTrial::conclude`], unless this gateway is cut off from the others.
+    pub(crate) fn observe(&mut self, now: Instant, entry: &RecordedFlag) -> Option<Check> {
+        let ledger = &entry.attached;
+        let share = entry.rollout.percentage.as_percent();
+        self.hear(now, share, ledger);
+        let began = *self.began.get_or_insert(now);
+        let Some(merged) = &mut self.merged else {
+            feed(&mut self.trial, self.before + now.duration_since(began), &self.heard);
+            let report = self.trial.report();
+            let worse = report.worse();
+            self.report = Some(report);
+            return worse.filter(|check| hits_enough_users(*check, ledger));
+        };
+        let generation = entry.rollout.generation.get();
+        merged.gather(generation, share, &self.heard);
+        let alone = merged.alone.as_mut()?;
+        feed(alone, calendar(), &self.heard);
+        let report = alone.report();
+        let worse = report.worse();
+        self.report = Some(report);
+        merged.know_own(generation, ledger);
+        worse.filter(|check| merged.enough_users(*check))
+    }
+
+    /// Notes what the ledger has counted since the last look.
+    fn hear(&mut self, now: Instant, share: f64, ledger: &Ledger) {
         let counted = Seen {
             stable: counts(ledger.compared(Arm::Stable)),
             canary: counts(ledger.compared(Arm::Canary)),
             canary_heard: counts(ledger.admitted(Arm::Canary)),
             canary_traffic: Counts { requests: ledger.counts(Arm::Canary).0, failures: ledger.harm() },
         };
-        let share = percentage.as_percent();
         let (stable, canary) = (since(counted.stable, self.seen.stable), since(counted.canary, self.seen.canary));
         let mut absolute = Vec::new();
         let mut samples = vec![Sample { stream: Stream::Errors, share, stable, canary }];
@@ -150,37 +199,87 @@ impl OnTrial {
                 None => absolute.push((Absolute::Latency, canary)),
             }
         }
-        let began = *self.began.get_or_insert(now);
         if stable != Counts::default() || canary != Counts::default() {
             self.span.note(share, clock::wall());
         }
         self.changed |= stable != Counts::default() || counted.canary_traffic != self.seen.canary_traffic;
-        self.trial.observe(self.before + now.duration_since(began), &samples);
         absolute.push((Absolute::Errors, since(counted.canary_heard, self.seen.canary_heard)));
-        for (limit, canary) in &absolute {
-            self.trial.observe_canary(*limit, *canary);
-        }
         let traffic = since(counted.canary_traffic, self.seen.canary_traffic);
-        self.trial.observe_traffic(traffic.requests, traffic.failures);
         self.heard = Heard { samples, absolute, traffic };
         self.seen = counted;
         ledger.next_block();
+    }
 
+    /// What is on trial, as gateways tell each other.
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// What is to be told to the other gateways.
+    pub(crate) fn pack(&mut self, numbers: &mut i64, generation: u64, ledger: &Ledger) -> Vec<Parcel> {
+        self.merged.as_mut().map(|merged| merged.pack(numbers, generation, ledger)).unwrap_or_default()
+    }
+
+    /// These parcels are in the store.
+    pub(crate) fn sent(&mut self, sent: &[Outgoing]) {
+        if let Some(merged) = self.merged.as_mut().filter(|_| sent.iter().any(|parcel| parcel.trial == self.hash)) {
+            merged.sent(sent);
+        }
+    }
+
+    /// Whether it was looked where the other gateways stand.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.merged.as_ref().is_none_or(|merged| merged.joined)
+    }
+
+    /// Goes on from where another gateway has `kept` the trial, if that is further.
+    pub(crate) fn join(&mut self, kept: Option<StoredTrial>) {
+        let Some(merged) = &mut self.merged else { return };
+        merged.joined = true;
+        let further =
+            |kept: &StoredTrial| kept.basis == self.basis && (kept.since, kept.through) > (self.since, merged.through);
+        let Some(kept) = kept.filter(further) else { return };
+        if let Some(state) = TrialState::from_numbers(&kept.numbers) {
+            self.trial = Trial::resume(&self.settings, state);
+            (self.since, merged.through) = (kept.since, kept.through);
+        }
+    }
+
+    /// From which generation on, and after which parcel, it goes on.
+    pub(crate) fn position(&self) -> Option<(Generation, i64)> {
+        self.merged.as_ref().map(|merged| (self.since, merged.through))
+    }
+
+    /// Goes on by itself, if the other gateways cannot be reached.
+    pub(crate) fn go_alone(&mut self) {
+        if let Some(merged) = &mut self.merged {
+            merged.go_alone(&self.trial);
+        }
+    }
+
+    /// Adds a parcel of some gateway's.
+    pub(crate) fn fold(&mut self, parcel: &Parcel) {
+        let Some(merged) = &mut self.merged else { return };
+        merged.fold(&mut self.trial, parcel);
+        if let Ok(at) = Timestamp::from_second(parcel.at) {
+            self.span.note(parcel.told.share, at);
+        }
+        self.changed = true;
+    }
+
+    /// Says by which check the canary is worse after what was added, if it is.
+    pub(crate) fn conclude(&mut self) -> Option<Check> {
+        let merged = self.merged.as_mut()?;
+        merged.alone = None;
         let report = self.trial.report();
         let worse = report.worse();
         self.report = Some(report);
-        worse.filter(|check| {
-            let Affected { users, failing } = match check {
-                // How much harm is enough was said by a person, whoever it is done to.
-                Check::HarmBudget => return true,
-                Check::MaxErrorRate | Check::WorseThanStable(Stream::Errors) => ledger.canary_users(),
-                Check::MaxLatency => ledger.slowed_users(ABSOLUTE_LINE),
-                Check::WorseThanStable(slow) => {
-                    ledger.slowed_users(QUANTILES.iter().position(|(stream, _)| stream == slow).unwrap_or(0))
-                }
-            };
-            failing >= users.min(MIN_FAILING_USERS)
-        })
+        worse.filter(|check| merged.enough_users(*check))
+    }
+
+    /// The canary's requests and failures on all gateways in `generation`, where the store is shared and anything is known.
+    pub(crate) fn fleet_counts(&self, generation: Generation) -> Option<Counts> {
+        self.merged.as_ref().and_then(|merged| merged.counts(generation.get()))
     }
 
     /// The evidence for the canary at this percentage, and what it must reach.
@@ -202,6 +301,29 @@ impl OnTrial {
     pub(crate) fn report(&self) -> Option<&Report> {
         self.report.as_ref()
     }
+}
+
+/// Whether other gateways may have the same store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// They may.
+    Yes,
+    /// This gateway has it for itself.
+    No,
+}
+
+/// Whether so many users were hit that what `check` found is more than one or two users' own.
+fn hits_enough_users(check: Check, ledger: &Ledger) -> bool {
+    let Affected { users, failing } = match check {
+        // How much harm is enough was said by a person, whoever it is done to.
+        Check::HarmBudget => return true,
+        Check::MaxErrorRate | Check::WorseThanStable(Stream::Errors) => ledger.canary_users(),
+        Check::MaxLatency => ledger.slowed_users(ABSOLUTE_LINE),
+        Check::WorseThanStable(slow) => {
+            ledger.slowed_users(QUANTILES.iter().position(|(stream, _)| *stream == slow).unwrap_or(0))
+        }
+    };
+    failing >= users.min(MIN_FAILING_USERS)
 }
 
 /// What a trial under `guard` judges by.

@@ -23,6 +23,10 @@ pub struct StoredTrial {
     pub basis: String,
     /// The judge's state.
     pub numbers: Vec<f64>,
+    /// The last parcel of evidence in it, where gateways share a store.
+    pub through: i64,
+    /// The generation that it began with.
+    pub since: Generation,
 }
 
 /// A change to be kept: the state that it led to, and the event that tells of it.

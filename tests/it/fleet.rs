@@ -11,22 +11,27 @@ use crate::upstream::Upstream;
 
 /// Gateways over one database, each with a directory of its own.
 struct Fleet {
-    _backends: [Upstream; 2],
+    backends: [Upstream; 2],
     sites: Vec<Site>,
     gateways: Vec<Gateway>,
 }
 
 impl Fleet {
     async fn start(count: usize, database: &Database) -> Self {
+        Self::with_flag(count, database, &flag_text(10.0)).await
+    }
+
+    async fn with_flag(count: usize, database: &Database, flag: &str) -> Self {
         let backends = [Upstream::start().await, Upstream::start().await];
         let (mut sites, mut gateways) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let site = Site::with_servers(backends[0].address(), backends[1].address());
             site.configure(&format!("[store]\nurl = \"{}\"\n", database.url()));
+            site.write("flags/async-database.toml", flag);
             gateways.push(site.start().await);
             sites.push(site);
         }
-        Self { _backends: backends, sites, gateways }
+        Self { backends, sites, gateways }
     }
 
     /// Waits until every gateway has this to say of the flag.
@@ -167,4 +172,86 @@ async fn a_store_that_hangs_or_restarts_costs_no_request_and_no_rollback() {
     assert_eq!(failed.load(Ordering::Relaxed), 0, "no user noticed");
     eventually("all is well", || async { first.admin_json("/ready").await["problems"] == json!([]) }).await;
     assert_eq!(first.admin_json("/api/v1/events/verify").await["problems"], json!([]));
+}
+
+/// Everyone is on a canary that may fail as it likes until it has had 60 requests.
+fn patient_flag() -> String {
+    flag_text(100.0).replace("[beta]", "[guard]\nmin_requests = 60\nharm_budget = 1000000\n[beta]")
+}
+
+/// Sends `gateway` a request of each of these users.
+async fn ask(gateway: &Gateway, users: std::ops::Range<usize>) {
+    for user in users {
+        gateway.get("/api/v1/x", &format!("user-{user}")).send().await.unwrap();
+    }
+}
+
+/// How many requests the evidence rests on, on every gateway at last.
+async fn rests_on(gateways: &[Gateway], requests: u64) {
+    for gateway in gateways {
+        eventually("the evidence is all gateways'", || async {
+            let flag = gateway.flag().await;
+            let checks = flag["evidence"].as_array().unwrap();
+            let told = checks.iter().find(|check| check["check"] == "harm_budget");
+            told.is_some_and(|told| told["requests"] == requests)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn evidence_is_judged_together_and_counted_once() {
+    let database = Cluster::shared().database().await;
+    let mut fleet = Fleet::with_flag(3, &database, &patient_flag()).await;
+    fleet.backends[1].answer_with(500);
+    ask(&fleet.gateways[0], 0..20).await;
+    rests_on(&fleet.gateways, 20).await;
+    ask(&fleet.gateways[1], 20..40).await;
+    rests_on(&fleet.gateways, 40).await;
+    fleet.agree("phase", &json!("manual")).await;
+
+    // One is killed and comes back: what it told stays, and is told once.
+    fleet.gateways.remove(0).kill().await;
+    fleet.gateways.insert(0, fleet.sites[0].start().await);
+    ask(&fleet.gateways[0], 40..50).await;
+    rests_on(&fleet.gateways, 50).await;
+    fleet.agree("phase", &json!("manual")).await;
+
+    ask(&fleet.gateways[2], 50..70).await;
+    fleet.agree("phase", &json!("rolled_back")).await;
+    let flag = fleet.gateways[0].flag().await;
+    assert_eq!((&flag["rollback"]["by"], &flag["rollback"]["cause"]), (&json!("judge"), &json!("max_error_rate")));
+    assert!(flag["rollback"]["requests"].as_u64().unwrap() >= 60, "{flag}");
+    let events = fleet.gateways[0].admin_json("/api/v1/events").await;
+    let rollbacks = events["events"].as_array().unwrap().iter().filter(|event| event["action"] == "rollback");
+    assert_eq!(rollbacks.count(), 1, "{events}");
+
+    // Who lifts it has seen that evidence: it begins anew, also for whoever starts just then.
+    assert_eq!(fleet.gateways[1].act("resume", json!({})).await.status(), 200);
+    fleet.gateways.remove(0).kill().await;
+    fleet.gateways.insert(0, fleet.sites[0].start().await);
+    fleet.agree("phase", &json!("manual")).await;
+    ask(&fleet.gateways[0], 70..75).await;
+    ask(&fleet.gateways[2], 75..80).await;
+    rests_on(&fleet.gateways, 10).await;
+    fleet.agree("phase", &json!("manual")).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_cut_off_judges_by_itself_and_joins_up() {
+    let cluster = Cluster::start();
+    let fleet = Fleet::with_flag(2, &cluster.database().await, &flag_text(100.0)).await;
+    ask(&fleet.gateways[0], 0..20).await;
+    cluster.signal("STOP").await;
+    fleet.backends[1].answer_with(500);
+    let mut user = 20;
+    while fleet.gateways[0].flag().await["phase"] != "rolled_back" {
+        assert!(user < 50_000, "it was never rolled back");
+        ask(&fleet.gateways[0], user..user + 10).await;
+        user += 10;
+    }
+    assert_eq!(fleet.gateways[0].variant("alice").await, "sync");
+    assert_eq!(fleet.gateways[1].flag().await["phase"], "manual", "it has heard of nothing");
+    cluster.signal("CONT").await;
+    fleet.agree("phase", &json!("rolled_back")).await;
 }
