@@ -5,6 +5,7 @@ mod diffs;
 mod entry;
 mod events;
 mod metrics;
+mod openapi;
 mod origin;
 mod pages;
 mod problem;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -29,7 +30,8 @@ use crate::admin::entry::Actor;
 use crate::admin::pages::Dashboard;
 use crate::admin::problem::AdminError;
 use crate::api::{
-    BetaEdit, BetaPage, Change, Changed, Explanation, FlagList, FlagStatus, InstanceList, Readiness, SecondList, Why,
+    BetaEdit, BetaPage, Change, Changed, Explanation, FlagList, FlagStatus, Health, InstanceList, Readiness,
+    SecondList, Why,
 };
 use crate::availability::Availability;
 use crate::downstream::Tls;
@@ -132,6 +134,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi))
         .route("/api/v1/flags", get(flags))
         .route("/api/v1/flags/{key}", get(flag).patch(patch))
         .route("/api/v1/flags/{key}/explain", get(explain))
@@ -154,8 +157,12 @@ pub fn router(state: AdminState) -> Router {
         .with_state(state)
 }
 
-async fn health() -> Json<serde_json::Value> {
-    Json(serde_json::json!({"status": "ok"}))
+async fn health() -> Json<Health> {
+    Json(Health { status: "ok".to_owned() })
+}
+
+async fn openapi() -> Json<serde_json::Value> {
+    Json(openapi::document())
 }
 
 async fn ready(State(state): Shared, actor: Option<Extension<Actor>>) -> (StatusCode, Json<Readiness>) {
@@ -395,8 +402,17 @@ fn checked(percentage: f64) -> Result<Percentage, AdminError> {
 
 fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, AdminError> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !media_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
+    let mut parts = media_type.split(';').map(str::trim);
+    let is_json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    let charset = parts.find_map(|part| part.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("charset")));
+    let is_utf8 = charset.is_none_or(|(_, name)| name.trim_matches('"').eq_ignore_ascii_case("utf-8"));
+    let is_plain = headers.get(CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
+    if !(is_json && is_utf8 && is_plain) {
         return Err(AdminError::MediaType);
+    }
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        // serde would take a list for a structure's fields in their order.
+        return Err(AdminError::Invalid("the body cannot be used: it is no JSON object".to_owned()));
     }
     serde_json::from_slice(body).map_err(|error| AdminError::Invalid(format!("the body cannot be used: {error}")))
 }

@@ -3,11 +3,12 @@
 mod diffs;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use crate::api::diffs::{CopyResults, DiffSample, Diffs, PlaceDiff};
 
 /// A flag with its rollout, both arms and the evidence against the canary.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FlagStatus {
     /// The flag's key.
     pub key: String,
@@ -48,7 +49,7 @@ pub struct FlagStatus {
 }
 
 /// A ramp, and where the rollout stands on it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RampStatus {
     /// Whether the ramp moves the percentage, now or once it is resumed: not after a person has taken over or promoted.
     pub active: bool,
@@ -82,7 +83,7 @@ pub struct RampStatus {
 }
 
 /// One step of a ramp.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RampStepStatus {
     /// The share of targeting keys on canary, in percent.
     pub percentage: f64,
@@ -93,7 +94,7 @@ pub struct RampStepStatus {
 }
 
 /// Both arms of a flag.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Arms {
     /// The implementation that is known to work.
     pub stable: ArmStatus,
@@ -102,7 +103,7 @@ pub struct Arms {
 }
 
 /// One arm's outcomes in the generation in force.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ArmStatus {
     /// The backend, which is also the variant's name.
     pub backend: String,
@@ -123,7 +124,7 @@ pub struct ArmStatus {
 }
 
 /// One server of a backend.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServerStatus {
     /// As it is configured, and the address that its name stands for.
     pub name: String,
@@ -134,7 +135,7 @@ pub struct ServerStatus {
 }
 
 /// One check of the guard, as the judge found it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Evidence {
     /// The check's name.
     pub check: String,
@@ -155,7 +156,7 @@ pub struct Evidence {
 }
 
 /// Why and when the canary was taken out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Rollback {
     /// When, in RFC 3339.
     pub at: String,
@@ -177,7 +178,7 @@ pub struct Rollback {
 }
 
 /// What the judge's verdict on a canary rests on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Why {
     /// `healthy`, `inconclusive` or `worse`.
     pub verdict: String,
@@ -217,7 +218,7 @@ pub struct Why {
 }
 
 /// A rate and how far off it may be.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Estimate {
     /// Requests that count.
     pub requests: u64,
@@ -232,7 +233,7 @@ pub struct Estimate {
 }
 
 /// From one number to another.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Range {
     /// The lower end.
     pub low: f64,
@@ -241,7 +242,7 @@ pub struct Range {
 }
 
 /// Every flag.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FlagList {
     /// The version of the flag files in force: a hash of all that they say.
     pub flag_set_version: String,
@@ -250,7 +251,7 @@ pub struct FlagList {
 }
 
 /// What one gateway counted of a canary on trial in one second.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Second {
     /// Seconds since 1970.
     pub at: i64,
@@ -267,7 +268,7 @@ pub struct Second {
 }
 
 /// The counts of a second: each pair is requests and how many of them failed, or were slow.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SecondCounts {
     /// The comparisons with stable.
     pub streams: Vec<StreamCounts>,
@@ -278,7 +279,7 @@ pub struct SecondCounts {
 }
 
 /// One comparison with stable.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StreamCounts {
     /// Its name, as among the evidence.
     pub stream: String,
@@ -289,7 +290,7 @@ pub struct StreamCounts {
 }
 
 /// What was held against one of the canary's own limits.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CanaryCounts {
     /// Its name, as among the evidence.
     pub check: String,
@@ -298,14 +299,14 @@ pub struct CanaryCounts {
 }
 
 /// What was counted of one release, oldest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SecondList {
     /// The seconds in which there were requests.
     pub seconds: Vec<Second>,
 }
 
 /// A request to change a rollout.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// The new percentage, 0 to 100 in steps of 0.001.
@@ -320,7 +321,7 @@ pub struct Change {
 }
 
 /// A request to change a beta list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BetaEdit {
     /// Who is to be on it.
@@ -332,7 +333,7 @@ pub struct BetaEdit {
 }
 
 /// What an event changed in a beta list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BetaEvent {
     /// How many users were added.
     pub added: usize,
@@ -345,7 +346,7 @@ pub struct BetaEvent {
 }
 
 /// A page of a beta list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BetaPage {
     /// How many users are on the list, on all pages.
     pub beta_users: usize,
@@ -356,7 +357,7 @@ pub struct BetaPage {
 }
 
 /// A user on a beta list, or taken off it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BetaUser {
     /// The targeting key.
     pub user: String,
@@ -371,7 +372,7 @@ pub struct BetaUser {
 }
 
 /// What an action did.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Changed {
     /// The flag as it is now.
     pub flag: FlagStatus,
@@ -380,7 +381,7 @@ pub struct Changed {
 }
 
 /// A decision and how it came about.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// The flag's key.
     pub flag: String,
@@ -414,7 +415,7 @@ pub struct Explanation {
 }
 
 /// What one layer of a decision said.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ExplanationStep {
     /// `enabled`, `rollback`, `beta`, `rules` or `percentage`.
     pub layer: String,
@@ -429,7 +430,7 @@ pub struct ExplanationStep {
 }
 
 /// What was found of one rule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RuleFinding {
     /// Its place among the flag's rules, from 1.
     pub rule: usize,
@@ -444,7 +445,7 @@ pub struct RuleFinding {
 }
 
 /// What was found of one condition.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConditionFinding {
     /// The condition in words.
     pub condition: String,
@@ -455,20 +456,22 @@ pub struct ConditionFinding {
     /// Whether it holds.
     pub held: bool,
     /// The conditions that it is made of.
+    #[schema(no_recursion)]
     pub parts: Vec<ConditionFinding>,
 }
 
 /// Flags as flagd has them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FlagdExport {
     /// The document that flagd reads.
+    #[schema(value_type = Object)]
     pub flagd: serde_json::Value,
     /// What could not be said in it.
     pub not_exported: Vec<NotExported>,
 }
 
 /// What flagd cannot be told.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NotExported {
     /// The flag.
     pub flag: String,
@@ -481,7 +484,7 @@ pub struct NotExported {
 }
 
 /// A gateway, as it tells the others that share its store.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Instance {
     /// Its number, new at every start.
     pub id: String,
@@ -500,7 +503,7 @@ pub struct Instance {
 }
 
 /// The gateways that share a store.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct InstanceList {
     /// The one that answers.
     pub this: String,
@@ -538,7 +541,7 @@ pub struct Notice {
 }
 
 /// One row of the audit trail.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Grows with every event.
     pub id: i64,
@@ -565,7 +568,7 @@ pub struct Event {
 }
 
 /// A rollout's state in the audit trail.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RolloutState {
     /// The phase.
     pub phase: String,
@@ -579,7 +582,7 @@ pub struct RolloutState {
 }
 
 /// A page of the audit trail, newest first unless those after an event were asked for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventList {
     /// The events.
     pub events: Vec<Event>,
@@ -588,7 +591,7 @@ pub struct EventList {
 }
 
 /// Whether the audit trail is whole.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChainReport {
     /// How many events there are.
     pub events: u64,
@@ -600,8 +603,15 @@ pub struct ChainReport {
     pub problems: Vec<String>,
 }
 
+/// That the process is alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+}
+
 /// Whether the gateway can serve, and what is the matter with it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
     /// Whether requests are served.
     pub ready: bool,
@@ -612,7 +622,7 @@ pub struct Readiness {
 }
 
 /// An error, as RFC 9457 has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// The kind of problem, as a URI.
     #[serde(rename = "type")]

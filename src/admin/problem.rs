@@ -59,7 +59,7 @@ pub(crate) enum AdminError {
     #[error("too many unknown tokens came from this address; wait {} s", .0.as_secs_f64().ceil())]
     TooManyAttempts(Duration),
     /// 415
-    #[error("the body is JSON, so send `content-type: application/json`")]
+    #[error("the body is JSON in UTF-8, so send `content-type: application/json`, and no content-encoding")]
     MediaType,
     /// 413
     #[error("the body cannot be read: {0}")]

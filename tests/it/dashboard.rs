@@ -177,7 +177,7 @@ async fn a_release_manager_works_in_a_browser() {
 
     driven.type_into("#user", "bob").await;
     driven.click("#explain button").await;
-    driven.sees("#explained", "bob is served by async, the canary: BETA").await;
+    driven.sees("#explained", "bob is served by async, the canary arm: BETA").await;
     driven.click(".who button").await;
     driven.sees("h1", "Log in").await;
     driven.open(&format!("{}/", gateway.admin)).await;

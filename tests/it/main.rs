@@ -17,6 +17,7 @@ macro_rules! on_both {
 mod admin;
 mod audit;
 mod backend;
+mod bad_requests;
 mod beta;
 mod cli;
 mod compare;
@@ -33,6 +34,7 @@ mod latency;
 mod layering;
 mod limits;
 mod notify;
+mod openapi;
 mod postgres;
 mod proxying;
 mod ramp;

@@ -99,7 +99,7 @@ impl Chart<'_> {
                             circle class=(format!("dot {}", series.class)) cx=(place(cx)) cy=(place(cy)) r="2" {}
                         }
                     }
-                    @if self.series.iter().all(|series| last(series).is_none()) {
+                    @if self.series.iter().all(|series| series.points.iter().all(|(_, value)| value.is_none())) {
                         text.empty x=(f64::midpoint(LEFT, RIGHT)) y="64" text-anchor="middle" { "nothing yet" }
                     }
                     text.tick x=(LEFT) y="126" { (self.since) " ago" }
@@ -138,9 +138,14 @@ fn place(number: f64) -> String {
     format!("{number:.1}")
 }
 
-/// The value that a line ends with.
+/// How long a value is told as the present one, as a share of the span.
+const RECENT: f64 = 0.05;
+
+/// The value that a line ends with, unless it ended long ago.
 fn last(series: &Series) -> Option<f64> {
-    series.points.iter().rev().find_map(|(_, value)| *value)
+    let (end, _) = series.points.last()?;
+    let recent = series.points.iter().rev().take_while(|(place, _)| end - place <= RECENT);
+    recent.filter_map(|(_, value)| *value).next()
 }
 
 /// A line's path, and the points that have no neighbour to be joined with.

@@ -52,7 +52,7 @@ fn explained(explanation: &Explanation) -> Markup {
     html! {
         p.decision {
             @match user { Some(user) => { code { (user) } }, None => { "A request without a user" } }
-            " is served by " span.arm data-arm=(arm) { b { (variant) } } ", the " (arm) ": " code { (reason) }
+            " is served by " span.arm data-arm=(arm) { b { (variant) } } ", the " (arm) " arm: " code { (reason) }
             @if let Some(bucket) = bucket { span.faint { " · bucket " (bucket) " of 100000" } }
         }
         @if *canary_unavailable {
