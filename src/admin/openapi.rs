@@ -13,7 +13,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::admin::openapi::operations::{Answer, Operation, Parameter, operations};
 use crate::api::{
-    BetaPage, ChainReport, Change, Changed, EventList, Explanation, FlagList, FlagStatus, FlagdExport, Health,
+    BetaPage, ChainReport, Change, Changed, Diffs, EventList, Explanation, FlagList, FlagStatus, FlagdExport, Health,
     InstanceList, Problem, Readiness, SecondList, Why,
 };
 
@@ -141,6 +141,7 @@ fn schemas() -> BTreeMap<String, RefOr<Schema>> {
     add::<ChainReport>(&mut found);
     add::<Change>(&mut found);
     add::<Changed>(&mut found);
+    add::<Diffs>(&mut found);
     add::<EventList>(&mut found);
     add::<Explanation>(&mut found);
     add::<FlagList>(&mut found);

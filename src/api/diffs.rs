@@ -1,9 +1,10 @@
 //! What copies to a canary found.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// In what the canary of a flag answers otherwise than stable, in the release in force, as this gateway saw it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Diffs {
     /// The flag.
     pub flag: String,
@@ -34,7 +35,7 @@ pub struct Diffs {
 }
 
 /// How the requests ended that were to be copied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CopyResults {
     /// The canary answered as stable did.
     pub same: u64,
@@ -53,7 +54,7 @@ pub struct CopyResults {
 }
 
 /// What was found at one place of the answers. Values are not told: they may be somebody's data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PlaceDiff {
     /// `status`, `header NAME`, `body`, or a place in the JSON (RFC 6901) with `*` for members of arrays.
     pub place: String,
@@ -77,7 +78,7 @@ pub struct PlaceDiff {
 }
 
 /// A request that the canary answered otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiffSample {
     /// What it is called in logs; the canary's log has it with `-shadow-canary` behind.
     pub request_id: String,

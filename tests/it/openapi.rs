@@ -154,6 +154,7 @@ async fn every_answer_is_as_the_document_says() {
         "/explain?user=a&header=x-a:1",
         "/explain?x=y",
         "/why",
+        "/diffs",
         "/beta",
         "/beta?limit=1",
         "/beta?limit=0",

@@ -175,6 +175,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         )
         .asking([text("release", "The release; the last one without it")])
         .failing(&[404, 503]),
+        reads("/api/v1/flags/{key}/diffs", Answer::Json("Diffs"), "In what the canary answers otherwise than stable"),
         reads("/api/v1/instances", Answer::Json("InstanceList"), "The gateways that share the store"),
         reads("/api/v1/events", Answer::Json("EventList"), "The audit trail, newest first")
             .asking([
