@@ -190,6 +190,12 @@ impl Access {
         Self { tokens: Some(ArcSwap::from_pointee(tokens)), problem: ArcSwapOption::empty() }
     }
 
+    /// The tokens in force.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<Token> {
+        self.tokens.as_ref().map_or_else(Vec::new, |tokens| Vec::clone(&tokens.load()))
+    }
+
     /// Whether tokens are needed.
     #[must_use]
     pub fn is_guarded(&self) -> bool {

@@ -9,6 +9,7 @@ mod openapi;
 mod origin;
 mod pages;
 mod problem;
+mod reload;
 
 use std::sync::Arc;
 
@@ -37,12 +38,14 @@ use crate::availability::Availability;
 use crate::downstream::Tls;
 use crate::flag::{FlagKey, Generation, MAX_TARGETING_KEY_BYTES, Percentage};
 use crate::notify::Deliveries;
-use crate::proxy::Identity;
+use crate::proxy::Policy;
 use crate::recorder::Recorder;
-use crate::remade::Changing;
+use crate::remade::AllChanging;
 use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
 use crate::shadow::Shadows;
 use crate::telemetry::Lost;
+
+pub use crate::admin::reload::{Asked, ReloadError, ReloadResult, Reloads};
 
 /// What a change holds at most. The longest thing in one is a reason.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -68,12 +71,14 @@ pub struct AdminState {
     pub shadows: Arc<Shadows>,
     /// Who may use the admin API.
     pub access: Arc<Access>,
-    /// Where targeting keys come from.
-    pub identity: Arc<Identity>,
+    /// What requests are handled by.
+    pub policy: Arc<Policy>,
+    /// Where readings of the configuration are asked for.
+    pub reloads: Arc<Reloads>,
     /// How the backends' servers are.
     pub availability: Arc<Availability>,
     /// What is made of files that change: keys.
-    pub changing: Vec<Arc<dyn Changing>>,
+    pub changing: Arc<AllChanging>,
     /// The TLS that clients speak, if they do.
     pub tls: Option<Arc<Tls>>,
     /// What counts that of requests which could not be told.
@@ -95,9 +100,9 @@ impl AdminState {
         rollouts: Arc<Rollouts>,
         recorder: Arc<Recorder>,
         access: Arc<Access>,
-        identity: Arc<Identity>,
+        policy: Arc<Policy>,
         availability: Arc<Availability>,
-        changing: Vec<Arc<dyn Changing>>,
+        changing: Arc<AllChanging>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -105,7 +110,8 @@ impl AdminState {
             recorder,
             shadows: Arc::default(),
             access,
-            identity,
+            policy,
+            reloads: Arc::default(),
             availability,
             changing,
             tls: None,
@@ -120,7 +126,8 @@ impl AdminState {
     /// What an operator should look at.
     fn problems(&self) -> Vec<String> {
         let mut problems = self.rollouts.problems();
-        problems.extend(self.changing.iter().filter_map(|changing| changing.problem()));
+        problems.extend(self.changing.load().iter().filter_map(|changing| changing.problem()));
+        problems.extend(self.reloads.problem());
         problems.extend(self.access.problem());
         problems
     }
@@ -147,6 +154,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/stream", get(events::stream))
         .route("/api/v1/events/verify", get(events::verify))
+        .route("/api/v1/config/reload", post(reload::reload))
         .route("/api/v1/export/flagd", get(export))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
@@ -205,7 +213,7 @@ fn explained(
 ) -> Result<Explanation, AdminError> {
     let mut asked = AskedRequest::from_parts(parts).map_err(|error| AdminError::Invalid(error.to_string()))?;
     if asked.user.is_none() {
-        asked.user = state.identity.targeting_key(&asked.headers, &asked.path, asked.client);
+        asked.user = state.policy.identity().targeting_key(&asked.headers, &asked.path, asked.client);
     }
     state.rollouts.explain(key, &asked).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
 }

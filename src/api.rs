@@ -581,6 +581,16 @@ pub struct RolloutState {
     pub beta: Option<BetaEvent>,
 }
 
+/// Stands for the flag in events that are about the gateway as a whole. No flag can be called so.
+pub const NO_FLAG: &str = "-";
+
+/// What reading the configuration again has put in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The sections that differ from what was in force before; none if it says the same.
+    pub changed: Vec<String>,
+}
+
 /// A page of the audit trail, newest first unless those after an event were asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventList {

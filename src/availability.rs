@@ -45,6 +45,11 @@ impl Availability {
         backends.insert(backend.clone(), Condition { unavailable_since, ..found });
     }
 
+    /// Forgets every backend that is not `kept`.
+    pub fn keep_only(&self, kept: impl Fn(&BackendName) -> bool) {
+        self.lock().retain(|name, _| kept(name));
+    }
+
     /// Since when no server of `backend` can be used; `None` while one can.
     #[must_use]
     pub fn unavailable_since(&self, backend: &BackendName) -> Option<Instant> {

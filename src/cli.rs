@@ -14,6 +14,7 @@ mod notify;
 mod output;
 mod paint;
 mod rates;
+mod reload;
 mod schema;
 mod serve;
 mod show;
@@ -113,6 +114,8 @@ enum Command {
     #[command(after_help = "On a terminal it asks first; with --yes it does not. Example:\n  \
                             tidegate rollback async-database --yes --reason \"orders fail\"")]
     Rollback(DangerousArgs),
+    /// Have a running gateway read its configuration again: all of it is put in force, or nothing. SIGHUP does the same.
+    Reload(ReloadArgs),
     /// Show the audit trail: when, who, what, old and new, why.
     #[command(
         after_help = "Each event holds the hash of the one before, so `--verify` finds what was changed or taken out. \
@@ -458,6 +461,15 @@ struct ChangeArgs {
 }
 
 #[derive(Debug, Args)]
+struct ReloadArgs {
+    /// Who you are, for the audit trail.
+    #[arg(long, env = "USER", hide_env_values = true, hide = true)]
+    actor: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
 struct HistoryArgs {
     /// The flag's key; without it, every flag.
     flag: Option<FlagKey>,
@@ -737,6 +749,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Token(args) => token::token(args),
         Command::Compare(args) => compare::compare(&args),
         Command::Simulate(args) => simulate::simulate(&args),
+        Command::Reload(args) => reload::reload(&args),
         Command::History(args) => show::history(&Client::new(&args.admin), &args),
         Command::Set(args) => show::set(&args),
         Command::Beta(args) => beta::beta(&args),

@@ -74,7 +74,7 @@ pub struct Lines {
 }
 
 /// What flag files are held against.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expectations {
     /// The backends that flags may name.
     pub backends: Vec<BackendName>,

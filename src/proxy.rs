@@ -8,6 +8,7 @@ mod context;
 mod failure;
 mod forwarded;
 mod identity;
+mod policy;
 mod rescue;
 mod route;
 mod seeing;
@@ -32,7 +33,7 @@ use tracing::{debug, warn};
 use crate::access::{Access, Role};
 use crate::api::Problem;
 use crate::clock;
-use crate::downstream::{Limits, Refusal};
+use crate::downstream::Refusal;
 use crate::flag::{Arm, Evaluation, EvaluationContext, MAX_TARGETING_KEY_BYTES, Moment, Reason, evaluate};
 use crate::outcome::{Failure, Trouble, classify};
 use crate::proxy::attributes::ProxiedRequest;
@@ -40,8 +41,9 @@ use crate::proxy::context::{Context, Decision};
 use crate::proxy::failure::{answer, trouble};
 use crate::proxy::forwarded::{is_secure, tell};
 use crate::proxy::identity::client_ip;
+use crate::proxy::policy::Settings;
 use crate::proxy::rescue::{Sent, fallback, may_be_repeated, rescue};
-use crate::proxy::route::{RouteTable, plain};
+use crate::proxy::route::plain;
 use crate::proxy::shadow::{Original, SHADOW_HEADER, Shadower, can_be_copied, is_open};
 use crate::proxy::upstream::Upstream;
 use crate::recorder::{Answer, Party, RecordedFlag, RecordedFlagStore, Unit};
@@ -49,6 +51,7 @@ use crate::shadow::{CopyResult, Shadows};
 
 pub use crate::proxy::context::InFlight;
 pub use crate::proxy::identity::{Anonymous, Identity, IdentityConfig, JwtConfig, Source, TokenPlace};
+pub use crate::proxy::policy::{Config, Policy};
 pub use crate::proxy::rescue::{BudgetConfig, MAX_RETRY_BUFFER, RescueConfig, RouteRescue};
 pub use crate::proxy::route::{RouteConfig, Target};
 pub use crate::proxy::seeing::Seeing;
@@ -77,19 +80,13 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 /// How long a client that came at a bad moment is asked to wait, in seconds.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
-/// What the gateway needs to know.
+/// What a gateway works with, whatever the configuration says.
 #[derive(Debug)]
-pub struct Config {
-    /// Where requests go, by host and path.
-    pub routes: Vec<RouteConfig>,
-    /// Where the targeting key comes from.
-    pub identity: Arc<Identity>,
-    /// The backends that routes and flags name.
-    pub upstreams: Arc<Upstreams>,
-    /// Whether clients are told the variant.
-    pub expose_variant: bool,
-    /// What clients may take.
-    pub limits: Limits,
+pub struct Tools {
+    /// The flags in force.
+    pub flags: Arc<RecordedFlagStore>,
+    /// Where requests under way are counted.
+    pub in_flight: Arc<InFlight>,
     /// Who may choose an arm.
     pub access: Arc<Access>,
     /// How requests are copied to canaries.
@@ -100,11 +97,7 @@ pub struct Config {
 
 /// The gateway: one for all requests.
 pub struct Gateway {
-    routes: RouteTable,
-    identity: Arc<Identity>,
-    upstreams: Arc<Upstreams>,
-    expose_variant: bool,
-    max_body: u64,
+    policy: Arc<Policy>,
     access: Arc<Access>,
     seeing: Seeing,
     flags: Arc<RecordedFlagStore>,
@@ -115,30 +108,17 @@ pub struct Gateway {
 
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gateway")
-            .field("routes", &self.routes)
-            .field("upstreams", &self.upstreams)
-            .finish_non_exhaustive()
+        f.debug_struct("Gateway").field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 
 impl Gateway {
-    /// A gateway that decides by `flags`.
+    /// A gateway that handles requests by `policy`.
     #[must_use]
-    pub fn new(config: Config, flags: Arc<RecordedFlagStore>, in_flight: Arc<InFlight>) -> Self {
-        Self {
-            routes: RouteTable::new(config.routes, config.limits.in_flight),
-            identity: config.identity,
-            upstreams: config.upstreams,
-            expose_variant: config.expose_variant,
-            max_body: config.limits.body,
-            access: config.access,
-            shadower: Arc::new(Shadower::new(&config.shadow, Arc::clone(&flags))),
-            shadows: config.shadow.shadows,
-            seeing: config.seeing,
-            flags,
-            in_flight,
-        }
+    pub fn new(policy: Arc<Policy>, tools: Tools) -> Self {
+        let Tools { flags, in_flight, access, shadow, seeing } = tools;
+        let shadower = Arc::new(Shadower::new(&shadow, Arc::clone(&flags)));
+        Self { policy, access, seeing, flags, in_flight, shadows: shadow.shadows, shadower }
     }
 
     /// Routes and decides: afterwards the context knows the upstream. Otherwise says why there is none.
@@ -146,18 +126,16 @@ impl Gateway {
         let path = plain(request.uri.path()).map_err(Refusal::problem)?;
         let mut missing_flag = None;
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| request.uri.host());
+        let settings = Arc::clone(&context.settings);
         let flags = self.flags.load();
-        for route in self.routes.matching(host, &path) {
+        for route in settings.routes.matching(host, &path) {
             match &route.target {
                 Target::Backend(backend) => {
                     context.place = Some(route.take_place().map_err(Refusal::problem)?);
-                    context.upstream = self.upstreams.get(backend);
+                    context.upstream = settings.upstreams.get(backend);
                     if context.upstream.as_ref().is_some_and(|upstream| upstream.balances_by_key()) {
-                        context.key = self
-                            .identity
-                            .identify(request, context.client, context.client_is_trusted)
-                            .key()
-                            .map(key_hash);
+                        let identified = settings.identity.identify(request, context.client, context.client_is_trusted);
+                        context.key = identified.key().map(key_hash);
                     }
                     return Ok(());
                 }
@@ -168,14 +146,14 @@ impl Gateway {
                         continue;
                     };
                     context.place = Some(route.take_place().map_err(Refusal::problem)?);
-                    let identified = self.identity.identify(request, context.client, context.client_is_trusted);
+                    let identified = settings.identity.identify(request, context.client, context.client_is_trusted);
                     let asked = EvaluationContext {
                         targeting_key: identified.key(),
                         now: Moment::from_unix_millis(clock::wall().as_millisecond()),
                         attributes: &ProxiedRequest {
                             request,
                             host,
-                            identity: &self.identity,
+                            identity: &settings.identity,
                             peer: context.client,
                             peer_is_trusted: context.client_is_trusted,
                         },
@@ -189,12 +167,12 @@ impl Gateway {
                     context.key = identified.key().map(key_hash);
                     let party = Party { unit: context.key.map(Unit::from_hash), drawn };
                     let secure = is_secure(request, context.tls, context.client_is_trusted);
-                    context.new_anonymous = self.identity.new_cookie(&identified, secure);
-                    context.upstream = self.upstreams.get(entry.flag.backend(evaluation.arm));
+                    context.new_anonymous = settings.identity.new_cookie(&identified, secure);
+                    context.upstream = self.policy.upstream(&settings, entry.flag.backend(evaluation.arm));
                     if evaluation.arm == Arm::Stable {
-                        context.original = self.original(request, entry, context.key);
+                        context.original = self.original(request, &settings, entry, context.key);
                     }
-                    let stable = self.upstreams.get(entry.flag.backend(Arm::Stable));
+                    let stable = self.policy.upstream(&settings, entry.flag.backend(Arm::Stable));
                     if let Some(stable) = &stable {
                         stable.budget().count(context.started());
                     }
@@ -224,13 +202,20 @@ impl Gateway {
 
 impl Gateway {
     /// The request, which stable answers, if the canary is to get a copy of it.
-    fn original(&self, request: &RequestHeader, entry: &Arc<RecordedFlag>, key: Option<u64>) -> Option<Box<Original>> {
+    fn original(
+        &self,
+        request: &RequestHeader,
+        settings: &Settings,
+        entry: &Arc<RecordedFlag>,
+        key: Option<u64>,
+    ) -> Option<Box<Original>> {
         let flag = &entry.flag;
         let shadow = flag.shadow.as_ref().filter(|shadow| shadow.copies(request.method.as_str()))?;
         if !is_open(entry) || !can_be_copied(request) {
             return None;
         }
-        let canary = self.upstreams.get(flag.backend(Arm::Canary)).filter(|canary| canary.is_available())?;
+        let canary =
+            self.policy.upstream(settings, flag.backend(Arm::Canary)).filter(|canary| canary.is_available())?;
         let leave = self.shadows.begin(flag, entry.rollout.generation, shadow)?;
         Some(Box::new(Original::new(Arc::clone(entry), leave, canary, key)))
     }
@@ -241,12 +226,12 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(clock::now(), &self.in_flight)
+        Context::new(clock::now(), &self.in_flight, self.policy.load())
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora_error::Result<bool> {
         context.client = client_ip(session.client_addr());
-        context.client_is_trusted = self.identity.trusts(context.client);
+        context.client_is_trusted = context.settings.identity.trusts(context.client);
         context.tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let request = session.req_header();
         context.take_request_id(request.headers.get(REQUEST_ID_HEADER));
@@ -258,7 +243,7 @@ impl ProxyHttp for Gateway {
             return Ok(true);
         }
         let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > self.max_body) {
+        if length.is_some_and(|length| length > context.settings.max_body) {
             respond(session, context, Refusal::BodyTooLong.problem()).await?;
             return Ok(true);
         }
@@ -305,7 +290,7 @@ impl ProxyHttp for Gateway {
         context: &mut Context,
     ) -> pingora_error::Result<()> {
         context.body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
-        if context.body_bytes > self.max_body {
+        if context.body_bytes > context.settings.max_body {
             let kind = ErrorType::InvalidHTTPHeader;
             return Err(Error::because(kind, "counting the request's body", Refusal::BodyTooLong).into_down());
         }
@@ -328,7 +313,8 @@ impl ProxyHttp for Gateway {
     ) -> pingora_error::Result<()> {
         // A request that is sent once more is sent from its beginning.
         context.body_bytes = 0;
-        let identity = self.identity.headers().map(HeaderName::as_str).filter(|_| !context.client_is_trusted);
+        let identity = context.settings.identity.headers().map(HeaderName::as_str);
+        let identity = identity.filter(|_| !context.client_is_trusted);
         let ours = [FLAG_HEADER, VARIANT_HEADER, OVERRIDE_HEADER, TOKEN_HEADER, SHADOW_HEADER];
         remove(request, ours.into_iter().chain(identity));
         if let (Some(decision), Some(upstream)) = (&context.decision, &context.upstream) {
@@ -532,7 +518,8 @@ impl Gateway {
     /// What the gateway adds to every answer.
     fn mark(&self, response: &mut ResponseHeader, context: &Context) -> pingora_error::Result<()> {
         response.remove_header(VARIANT_HEADER);
-        if let (true, Some(_), Some(upstream)) = (self.expose_variant, &context.decision, &context.upstream) {
+        if let (true, Some(_), Some(upstream)) = (context.settings.expose_variant, &context.decision, &context.upstream)
+        {
             response.insert_header(VARIANT_HEADER, upstream.variant())?;
         }
         if let Some(cookie) = &context.new_anonymous {

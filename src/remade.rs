@@ -115,14 +115,17 @@ impl<T: Send + Sync> Changing for Remade<T> {
     }
 }
 
+/// Everything that is made of files, as it is at any time.
+pub type AllChanging = ArcSwap<Vec<Arc<dyn Changing>>>;
+
 /// Looks at the files of `all` each second, until `stopping` turns true.
-pub async fn watch(all: Vec<Arc<dyn Changing>>, mut stopping: watch::Receiver<bool>) {
+pub async fn watch(all: Arc<AllChanging>, mut stopping: watch::Receiver<bool>) {
     let mut looks = interval(RESCAN);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => return,
-            _ = looks.tick() => all.iter().for_each(|changing| changing.look()),
+            _ = looks.tick() => all.load().iter().for_each(|changing| changing.look()),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! that is to take it out, and the comparison of two long answers must not delay a request.
 
 mod listener;
+mod reload;
 
 use std::future::Future;
 use std::io;
@@ -13,6 +14,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use pingora_core::apps::{HttpServerOptions, ServerApp as _};
 use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::server::configuration::ServerConf;
@@ -25,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::admin::{AdminState, router};
+use crate::admin::{AdminState, Asked, Reloads, router};
 use crate::availability::Availability;
 use crate::backend::{self, Backend};
 use crate::clock;
@@ -33,20 +35,26 @@ use crate::config::{BackendKind, Config};
 use crate::diagnostic::Diagnostic;
 use crate::downstream::{Entrance, Limits, Seats, Tls, accept};
 use crate::flag::FlagSet;
-use crate::flag_file::{Loader, watch};
+use crate::flag_file::Loader;
 use crate::flag_store::FlagStore;
 use crate::notify::notify_until;
 use crate::proxy::{
-    self, Gateway, Identity, InFlight, Seeing, Server, ShadowConfig, Upkeep, UpstreamConfig, UpstreamError, Upstreams,
+    self, Gateway, Identity, InFlight, Policy, Seeing, Server, ShadowConfig, Tools, Upkeep, UpstreamConfig,
+    UpstreamError, Upstreams,
 };
 use crate::recorder::Recorder;
-use crate::remade;
+use crate::remade::{self, AllChanging};
 use crate::rollout::Rollouts;
 use crate::server::listener::{BindError, Bound};
+use crate::server::reload::{FlagWatch, Reloader, watch_tokens};
 use crate::shadow::Shadows;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{AccessLog, Lost, Spans, chain};
-use crate::token_file;
+
+pub use crate::server::reload::ReadConfig;
+
+/// Who asks by a signal, for the audit trail: somebody on this machine.
+const BY_SIGNAL: &str = "local:SIGHUP";
 
 /// Idle connections to upstreams that are kept, in all.
 const UPSTREAM_POOL: usize = 1024;
@@ -151,20 +159,27 @@ pub fn check(config: &Config) -> Result<(), String> {
     Identity::look(config.identity.clone()).map(drop)
 }
 
-/// Runs the gateway until SIGTERM or SIGINT, then lets the requests under way finish. `announce` is called once
-/// everything listens.
+/// Runs the gateway until SIGTERM or SIGINT, then lets the requests under way finish.
+///
+/// `announce` is called once everything listens. `read` reads the configuration again, on SIGHUP and when an operator asks
+/// for it.
 ///
 /// # Errors
 ///
 /// If it cannot start; nothing has been served then.
-pub fn serve(config: Config, bad_flags: BadFlags, announce: impl FnOnce(&Addresses)) -> Result<(), StartError> {
+pub fn serve(
+    config: Config,
+    bad_flags: BadFlags,
+    read: ReadConfig,
+    announce: impl FnOnce(&Addresses),
+) -> Result<(), StartError> {
     let control = runtime("control", CONTROL_THREADS)?;
     let data = runtime("proxy", processors())?;
     let backends = runtime("backend", processors())?;
     let copies = runtime("copies", 1)?;
     let handles =
         Handles { data: data.handle().clone(), backends: backends.handle().clone(), copies: copies.handle().clone() };
-    let served = control.block_on(run(config, bad_flags, handles, announce));
+    let served = control.block_on(run(config, bad_flags, read, handles, announce));
     // What is still under way has used up its time.
     for runtime in [data, copies, backends, control] {
         runtime.shutdown_background();
@@ -183,11 +198,13 @@ struct Handles {
 async fn run(
     config: Config,
     bad_flags: BadFlags,
+    read: ReadConfig,
     handles: Handles,
     announce: impl FnOnce(&Addresses),
 ) -> Result<(), StartError> {
     // Before anything can be worth stopping: a signal from here on is not lost.
     let mut stop_signals = StopSignals::new()?;
+    let mut hangups = signal(SignalKind::hangup())?;
     let http = Bound::bind("listen.http", config.listen.http)?;
     let https = config.listen.https.as_ref().map(|https| Bound::bind("listen.https", https.address)).transpose()?;
     let admin = Bound::bind("listen.admin", config.listen.admin)?;
@@ -233,22 +250,28 @@ async fn run(
         start_backends(&config, &handles.backends, &mut builtin, &backends_stopping).await?;
     let upstreams = Arc::new(Upstreams::new(upstreams, clock::now())?);
     let roots = roots(&config)?;
-    let upkeep = Upkeep::new(Arc::clone(&upstreams), Arc::clone(&availability), roots.clone());
-    upkeep.prepare().await;
+    Upkeep::prepare(&upstreams, &availability).await;
+    let (upstreams_in_force, to_look_after) = watch::channel(Arc::clone(&upstreams));
+    let upkeep = Upkeep::new(to_look_after, Arc::clone(&availability), roots.clone());
     let in_flight = Arc::new(InFlight::default());
     let identity = Arc::new(Identity::open(config.identity.clone()).map_err(StartError::Keys)?);
     let tls = tls(&config).map_err(StartError::Keys)?;
-    let changing: Vec<_> = identity.changing().into_iter().chain(tls.iter().map(|tls| tls.changing())).collect();
+    let changing = identity.changing().into_iter().chain(tls.iter().map(|tls| tls.changing())).collect();
+    let changing = Arc::new(AllChanging::from_pointee(changing));
     let shadows = Arc::new(Shadows::default());
     let (access_log, _written) = AccessLog::open(&config.access_log).map_err(StartError::Keys)?.unzip();
     let (spans, sender) = Spans::open(&config.tracing).map_err(StartError::Keys)?.unzip();
     let lost = Lost { lines: access_log.as_ref().map(AccessLog::lost), spans: spans.clone() };
-    let proxy = proxy::Config {
+    let policy = Arc::new(Policy::new(proxy::Config {
         routes: config.routes.clone(),
-        identity: Arc::clone(&identity),
+        identity,
         upstreams,
         expose_variant: config.flags.expose_variant,
         limits: config.limits,
+    }));
+    let tools = Tools {
+        flags,
+        in_flight: Arc::clone(&in_flight),
         access: Arc::clone(&access),
         shadow: ShadowConfig { shadows: Arc::clone(&shadows), runtime: handles.copies.clone(), roots: roots.clone() },
         seeing: Seeing { access_log, spans, sample: config.tracing.sample },
@@ -260,33 +283,28 @@ async fn run(
         proxy_protocol: config.listen.proxy_protocol,
         tls: None,
     };
-    let gateway = Gateway::new(proxy, flags, Arc::clone(&in_flight));
+    let gateway = Gateway::new(Arc::clone(&policy), tools);
     let addresses = Addresses {
         http: http.address(),
         https: https.as_ref().map(Bound::address),
         admin: admin.address(),
-        builtin: builtin_addresses,
+        builtin: builtin_addresses.clone(),
     };
     let doors = [(Some(http), None), (https, tls.clone())];
-    let doors = doors.into_iter().filter_map(|(bound, tls)| Some((bound?, Entrance { tls, ..entrance.clone() })));
+    let door = |tls| Arc::new(ArcSwap::from_pointee(Entrance { tls, ..entrance.clone() }));
+    let doors: Vec<_> = doors.into_iter().filter_map(|(bound, tls)| Some((bound?, door(tls)))).collect();
+    let entrances = doors.iter().map(|(_, entrance)| Arc::clone(entrance)).collect();
     let (stop_accepting, accepting_stops) = watch::channel(false);
-    let mut accepting =
-        handles.data.spawn(take_requests(gateway, doors.collect(), roots, config.limits, accepting_stops));
+    let mut accepting = handles.data.spawn(take_requests(gateway, doors, roots, config.limits, accepting_stops));
 
     let mut parts = JoinSet::new();
     parts.spawn(upkeep.run_until(control_stopping.clone()));
     if let Some(sender) = sender {
         parts.spawn(sender.send_until(control_stopping.clone()));
     }
-    let apply = {
-        let rollouts = Arc::clone(&rollouts);
-        move |loaded| {
-            rollouts.adopt_files(loaded);
-            std::future::ready(())
-        }
-    };
-    parts.spawn(watch(loader, control_stopping.clone(), apply));
-    parts.spawn(remade::watch(changing.clone(), control_stopping.clone()));
+    let (flag_watch, watching) = FlagWatch::new(loader, Arc::clone(&rollouts), control_stopping.clone());
+    parts.spawn(watching);
+    parts.spawn(remade::watch(Arc::clone(&changing), control_stopping.clone()));
     parts.spawn({
         let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
         async move { rollouts.judge_until(stopping).await }
@@ -304,18 +322,34 @@ async fn run(
         let (rollouts, stopping) = (Arc::clone(&rollouts), control_stopping.clone());
         async move { rollouts.exchange_until(stopping).await }
     });
-    if let Some(path) = config.admin.token_file.clone() {
-        let (access, fixed, stopping) = (Arc::clone(&access), config.admin.tokens.clone(), control_stopping.clone());
-        parts.spawn(async move { token_file::watch(path, fixed, &access, stopping).await });
-    }
+    let (admin_in_force, admin_to_watch) = watch::channel(config.admin.clone());
+    parts.spawn(watch_tokens(admin_to_watch, Arc::clone(&access), control_stopping.clone()));
+    let (reloads, mut asked) = Reloads::new();
+    let reloads = Arc::new(reloads);
+    let mut reloader = Reloader {
+        read,
+        current: config,
+        builtin: builtin_addresses,
+        policy: Arc::clone(&policy),
+        doors: entrances,
+        upstreams: upstreams_in_force,
+        admin: admin_in_force,
+        flags: flag_watch,
+        changing: Arc::clone(&changing),
+        tls: tls.clone(),
+        access: Arc::clone(&access),
+        availability: Arc::clone(&availability),
+        rollouts: Arc::clone(&rollouts),
+    };
     let mut state =
-        AdminState::new(Arc::clone(&rollouts), recorder, access, identity, availability, changing, requests_stopping);
+        AdminState::new(Arc::clone(&rollouts), recorder, access, policy, availability, changing, requests_stopping);
+    state.reloads = Arc::clone(&reloads);
     state.tls = tls;
     state.lost = lost;
     state.shadows = shadows;
     parts.spawn(state.clone().sample_until(control_stopping.clone()));
     let deliveries = Arc::clone(&state.deliveries);
-    let (channels, to_tell) = (config.notify.clone(), Arc::clone(&rollouts));
+    let (channels, to_tell) = (reloader.current.notify.clone(), Arc::clone(&rollouts));
     parts.spawn(notify_until(channels, store.clone(), to_tell, deliveries, control_stopping.clone()));
     let admin = admin.into_tokio()?;
     parts.spawn(async move {
@@ -330,10 +364,20 @@ async fn run(
     info!(http = %addresses.http, admin = %addresses.admin, "tidegate is up");
     announce(&addresses);
 
-    let ended = tokio::select! {
-        () = stop_signals.first() => Ok(()),
-        _ = parts.join_next() => Err(StartError::PartEnded),
-        _ = &mut accepting => Err(StartError::PartEnded),
+    let ended = loop {
+        let (actor, answer) = tokio::select! {
+            () = stop_signals.first() => break Ok(()),
+            _ = parts.join_next() => break Err(StartError::PartEnded),
+            _ = &mut accepting => break Err(StartError::PartEnded),
+            _ = hangups.recv() => (BY_SIGNAL.to_owned(), None),
+            Some(Asked { actor, answer }) = asked.recv() => (actor, Some(answer)),
+        };
+        let reloaded = reloader.reload(&actor).await;
+        reloads.note(&reloaded);
+        if let Some(answer) = answer {
+            // Whoever asked may have left.
+            let _ = answer.send(reloaded);
+        }
     };
     if ended.is_err() {
         error!("a part of the gateway ended by itself: stopping, so that whoever runs it notices");
@@ -351,7 +395,7 @@ async fn run(
         in_flight.none().await;
     };
     tokio::select! {
-        drained = timeout(config.listen.drain, drained) => if drained.is_err() {
+        drained = timeout(reloader.current.listen.drain, drained) => if drained.is_err() {
             warn!(in_flight = in_flight.count(), "requests took longer than `listen.drain` and are broken off");
         },
         () = stop_signals.first() => warn!(in_flight = in_flight.count(), "told to stop again: not waiting any longer"),
@@ -431,7 +475,7 @@ async fn serve_backend(bound: Bound, backend: Backend, stop: impl Future<Output 
 /// Takes requests until `stopping` turns true.
 async fn take_requests(
     gateway: Gateway,
-    doors: Vec<(Bound, Entrance)>,
+    doors: Vec<(Bound, Arc<ArcSwap<Entrance>>)>,
     roots: Option<String>,
     limits: Limits,
     stopping: watch::Receiver<bool>,

@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod evidence;
 mod fleet;
+mod notes;
 mod notices;
 mod postgres;
 mod ramp;

@@ -45,6 +45,7 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
         totals: state.recorder.totals().into_iter().collect(),
         long_keys: state.recorder.long_keys(),
         copies: state.shadows.totals(),
+        config_reloads: state.reloads.results(),
         counters: state.rollouts.counters(),
         problems: state.problems().len(),
         lost_lines: state.lost.lines.as_ref().map(|lines| lines.dropped_lines() as u64),
@@ -68,6 +69,7 @@ struct Snapshot {
     totals: Vec<(Served, Tally)>,
     long_keys: u64,
     copies: Vec<(FlagKey, CopyResult, u64)>,
+    config_reloads: Vec<(&'static str, u64)>,
     counters: Counters,
     problems: usize,
     lost_lines: Option<u64>,
@@ -250,6 +252,12 @@ impl Snapshot {
         let mut family = encoder.encode_descriptor("tidegate_flag_reloads", help, None, MetricType::Counter)?;
         for (result, count) in &self.counters.reloads {
             ConstCounter::new(*count).encode(family.encode_family(&[("result", result.as_str())])?)?;
+        }
+
+        let help = "Readings of the configuration under a running gateway, by how they ended";
+        let mut family = encoder.encode_descriptor("tidegate_config_reloads", help, None, MetricType::Counter)?;
+        for (result, count) in &self.config_reloads {
+            ConstCounter::new(*count).encode(family.encode_family(&[("result", *result)])?)?;
         }
 
         let help = "Requests whose targeting key was longer than 4096 bytes, so that it counted as none";

@@ -14,7 +14,7 @@ use ureq::{Agent, Body, RequestBuilder, SendBody};
 use crate::admin::ACTOR_HEADER;
 use crate::api::{
     BetaEdit, BetaPage, ChainReport, Change, Changed, Diffs, EventList, Explanation, FlagList, FlagStatus, FlagdExport,
-    InstanceList, Problem, Readiness, SecondList, Why,
+    InstanceList, Problem, Readiness, Reloaded, SecondList, Why,
 };
 use crate::cli::AdminArgs;
 use crate::flag::{FlagKey, Percentage};
@@ -68,6 +68,11 @@ impl Client {
 
     pub(crate) fn why(&self, key: &FlagKey) -> anyhow::Result<Option<Why>> {
         self.answer(self.agent.get(self.url(&format!("/api/v1/flags/{key}/why"))).call())
+    }
+
+    pub(crate) fn reload(&self, actor: Option<&str>) -> anyhow::Result<Reloaded> {
+        let request = self.agent.post(self.url("/api/v1/config/reload"));
+        self.answer(request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_empty())
     }
 
     pub(crate) fn diffs(&self, key: &FlagKey) -> anyhow::Result<Diffs> {

@@ -3,6 +3,7 @@
 use std::env;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::bail;
 use tracing_appender::non_blocking::WorkerGuard;
@@ -11,7 +12,7 @@ use crate::backend;
 use crate::cli::output::print;
 use crate::cli::{BackendArgs, LogArgs, ServeArgs, check};
 use crate::config::{Config, environment};
-use crate::server::{Addresses, BadFlags, StartError};
+use crate::server::{Addresses, BadFlags, ReadConfig, StartError};
 use crate::{server, telemetry};
 
 /// Where clients look for the admin API without being told.
@@ -19,11 +20,14 @@ const DEFAULT_ADMIN: &str = "127.0.0.1:8081";
 
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let _log = init_log(args.log)?;
-    let config = load(args.config.config.as_deref())?;
+    let path = args.config.config;
+    let config = load(path.as_deref())?;
+    // What the process was given in its environment stays; the file may say something else by then.
+    let read: ReadConfig = Arc::new(move || Config::load(path.as_deref(), &environment()));
     let bad_flags = if args.tolerate_bad_flags { BadFlags::Tolerate } else { BadFlags::Refuse };
     // Somebody who cannot read the greeting can still be served.
     let announce = |addresses: &Addresses| drop(print(&greeting(addresses)));
-    match server::serve(config, bad_flags, announce) {
+    match server::serve(config, bad_flags, read, announce) {
         Err(StartError::Flags(problems)) => {
             check::tell(&problems)?;
             bail!("{}", StartError::Flags(problems));

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::bail;
 
 use crate::api::{
-    ArmStatus, ChainReport, Changed, Event, Evidence, FlagStatus, Instance, InstanceList, RampStatus, RampStepStatus,
-    Rollback,
+    ArmStatus, ChainReport, Changed, Event, Evidence, FlagStatus, Instance, InstanceList, NO_FLAG, RampStatus,
+    RampStepStatus, Rollback,
 };
 use crate::cli::client::Client;
 use crate::cli::confirm::{Verb, confirm};
@@ -312,6 +312,7 @@ fn event_row(event: &Event) -> Vec<String> {
     let state = |percentage: f64, phase: &str| format!("{percentage} % {phase}");
     let new = state(event.new.percentage, &event.new.phase);
     let change = match &event.old {
+        None if event.flag == NO_FLAG => String::new(),
         Some(old) => format!("{} → {new}", state(old.percentage, &old.phase)),
         None => new,
     };

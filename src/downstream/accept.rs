@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
@@ -122,12 +123,14 @@ impl Entrance {
     }
 }
 
-/// Hands every connection that `listener` takes to `app`, until `stopping` turns true. Then those that wait for their next
-/// request have to be let go, by `app.cleanup()`.
+/// Hands every connection that `listener` takes to `app`, until `stopping` turns true.
+///
+/// Each is let in by the `entrance` of that moment. After the end, those that wait for their next request have to be let go,
+/// by `app.cleanup()`.
 pub async fn accept<A: ServerApp + Send + Sync + 'static>(
     listener: TcpListener,
     app: Arc<A>,
-    entrance: Entrance,
+    entrance: Arc<ArcSwap<Entrance>>,
     stopping: watch::Receiver<bool>,
 ) {
     let mut stop = stopping.clone();
@@ -139,6 +142,7 @@ pub async fn accept<A: ServerApp + Send + Sync + 'static>(
         };
         match accepted {
             Ok((socket, peer)) => {
+                let entrance = entrance.load_full();
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let counted = (!entrance.trusts(peer)).then(|| household(peer.ip()));
                 let seat = entrance.seats.take(counted, &entrance.limits);
@@ -147,7 +151,7 @@ pub async fn accept<A: ServerApp + Send + Sync + 'static>(
                     continue;
                 }
                 let telling = telling.ok().filter(|_| seat.is_err());
-                let (app, entrance, stopping) = (Arc::clone(&app), entrance.clone(), stopping.clone());
+                let (app, entrance, stopping) = (Arc::clone(&app), Arc::clone(&entrance), stopping.clone());
                 tokio::spawn(async move {
                     let _telling = telling;
                     if let Err(error) = welcome(socket, peer, app, entrance, seat, stopping).await {
@@ -176,7 +180,7 @@ async fn welcome<A: ServerApp + Send + Sync + 'static>(
     mut socket: TcpStream,
     mut peer: SocketAddr,
     app: Arc<A>,
-    entrance: Entrance,
+    entrance: Arc<Entrance>,
     mut seat: Result<Seat, Refusal>,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
@@ -208,7 +212,7 @@ async fn welcome<A: ServerApp + Send + Sync + 'static>(
             return Ok(());
         }
     };
-    match entrance.tls {
+    match &entrance.tls {
         None => {
             let ends = Ends { fd, peer, local, tls: None, speaks: Speaks::Either };
             serve(Connection::new(socket, ends, limits, Some(Box::new(seat))), app, stopping).await;

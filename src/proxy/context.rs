@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::flag::{Arm, Evaluation, SetVersion};
 use crate::outcome::{Excuse, Failure, FailureClasses, Outcome};
+use crate::proxy::policy::Settings;
 use crate::proxy::route::RoutePlace;
 use crate::proxy::seeing::Trace;
 use crate::proxy::shadow::Original;
@@ -105,6 +106,8 @@ pub struct Context {
     wait: Option<(Wait, Instant)>,
     /// Whether it has been waited for.
     asked: bool,
+    /// What it is handled by, whatever is in force later.
+    pub(crate) settings: Arc<Settings>,
     /// The address that the request came from; `None` for a Unix socket.
     pub(crate) client: Option<IpAddr>,
     pub(crate) client_is_trusted: bool,
@@ -156,7 +159,7 @@ impl fmt::Debug for Context {
 }
 
 impl Context {
-    pub(crate) fn new(now: Instant, in_flight: &Arc<InFlight>) -> Self {
+    pub(crate) fn new(now: Instant, in_flight: &Arc<InFlight>, settings: Arc<Settings>) -> Self {
         // Relaxed: the number alone matters, and it is up before the request can be waited for.
         in_flight.count.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -166,6 +169,7 @@ impl Context {
             settled: false,
             wait: None,
             asked: false,
+            settings,
             client: None,
             client_is_trusted: false,
             tls: false,

@@ -87,15 +87,21 @@ pub(crate) struct RouteTable {
 
 impl RouteTable {
     /// A route for the request's own host goes before one for any; then the longest path. A route that does not say how
-    /// many requests may be under way on it has `most_in_flight`.
-    pub(crate) fn new(mut routes: Vec<RouteConfig>, most_in_flight: usize) -> Self {
+    /// many requests may be under way on it has `most_in_flight`. Requests under way on a route that was there `before` count.
+    pub(crate) fn new(mut routes: Vec<RouteConfig>, most_in_flight: usize, before: Option<&Self>) -> Self {
+        let places = |route: &RouteConfig| {
+            let mut known = before.into_iter().flat_map(|table| &table.routes);
+            let same = known.find(|known| (&known.host, &known.places.path) == (&route.host, &route.path));
+            let new = || Arc::new(Places { path: route.path.clone(), taken: AtomicUsize::new(0) });
+            same.map_or_else(new, |known| Arc::clone(&known.places))
+        };
         routes.sort_by_key(|route| (route.host.is_none(), std::cmp::Reverse(trimmed(&route.path).len())));
         let in_use = |route: RouteConfig| Route {
+            places: places(&route),
             host: route.host,
             target: route.target,
             rescue: route.rescue,
             most_in_flight: route.in_flight.unwrap_or(most_in_flight),
-            places: Arc::new(Places { path: route.path, taken: AtomicUsize::new(0) }),
         };
         Self { routes: routes.into_iter().map(in_use).collect() }
     }
@@ -189,6 +195,7 @@ mod tests {
                 route(Some("[::1]"), "/", "six"),
             ],
             1,
+            None,
         );
         let found = table.matching(host, path).next().map(|route| match &route.target {
             Target::Backend(name) => name.as_str(),
@@ -257,12 +264,15 @@ mod tests {
 
     #[test]
     fn a_route_has_so_many_places() {
-        let table = RouteTable::new(vec![RouteConfig { in_flight: Some(2), ..route(None, "/", "root") }], 1);
-        let route = table.matching(None, "/").next().unwrap();
-        let (first, second) = (route.take_place().unwrap(), route.take_place().unwrap());
-        assert_eq!(route.take_place().err(), Some(Refusal::RouteFull));
+        let table = RouteTable::new(vec![RouteConfig { in_flight: Some(2), ..route(None, "/", "root") }], 1, None);
+        let taken = table.matching(None, "/").next().unwrap();
+        let (first, second) = (taken.take_place().unwrap(), taken.take_place().unwrap());
+        assert_eq!(taken.take_place().err(), Some(Refusal::RouteFull));
+        let again = RouteTable::new(vec![route(None, "/", "root")], 2, Some(&table));
+        let same = again.matching(None, "/").next().unwrap();
+        assert_eq!(same.take_place().err(), Some(Refusal::RouteFull), "those under way before count");
         drop(first);
-        assert!(route.take_place().is_ok());
+        assert!(same.take_place().is_ok() && taken.take_place().is_ok());
         drop(second);
     }
 }

@@ -174,6 +174,16 @@ impl Upstream {
         Endpoint::new(name, server.host().unwrap_or_else(|| "localhost".to_owned()), peer, now)
     }
 
+    /// Takes over what the checks of `before` found of the servers that it has, too.
+    fn believe(&self, before: &Self) {
+        let known = before.endpoints.load();
+        for endpoint in self.endpoints.load().iter() {
+            if let Some(known) = known.iter().find(|known| known.name() == endpoint.name()) {
+                endpoint.set_healthy(known.is_healthy());
+            }
+        }
+    }
+
     pub(crate) fn name(&self) -> &str {
         self.config.name.as_str()
     }
@@ -244,6 +254,10 @@ impl Upstream {
 #[derive(Debug)]
 pub struct Upstreams {
     by_name: HashMap<BackendName, Arc<Upstream>>,
+    /// Those that are not configured any more. Requests may still be decided for them by flags of a moment ago.
+    retired: HashMap<BackendName, Arc<Upstream>>,
+    /// The group of the next backend that is made.
+    next_group: u64,
 }
 
 impl Upstreams {
@@ -253,15 +267,39 @@ impl Upstreams {
     ///
     /// If an address cannot be used.
     pub fn new(configs: Vec<UpstreamConfig>, now: Instant) -> Result<Self, UpstreamError> {
-        let built = configs.into_iter().zip(1..).map(|(config, group)| {
-            let name = config.name.clone();
-            Ok((name, Arc::new(Upstream::new(config, group, now)?)))
-        });
-        Ok(Self { by_name: built.collect::<Result<_, _>>()? })
+        Self { by_name: HashMap::new(), retired: HashMap::new(), next_group: 1 }.renewed(configs, now)
+    }
+
+    /// The backends that `configs` describe: those of these that are the same, with all that is known of them, and others made
+    /// anew. A server that is known to be unwell stays so until its next check.
+    ///
+    /// # Errors
+    ///
+    /// If an address cannot be used.
+    pub fn renewed(&self, configs: Vec<UpstreamConfig>, now: Instant) -> Result<Self, UpstreamError> {
+        let (mut by_name, mut next_group) = (HashMap::new(), self.next_group);
+        for config in configs {
+            let before = self.by_name.get(&config.name);
+            let upstream = match before.filter(|before| before.config == config) {
+                Some(same) => Arc::clone(same),
+                None => {
+                    let made = Upstream::new(config, next_group, now)?;
+                    next_group += 1;
+                    if let Some(before) = before {
+                        made.believe(before);
+                    }
+                    Arc::new(made)
+                }
+            };
+            by_name.insert(upstream.config.name.clone(), upstream);
+        }
+        let gone = self.by_name.iter().filter(|(name, _)| !by_name.contains_key(*name));
+        let retired = gone.map(|(name, upstream)| (name.clone(), Arc::clone(upstream))).collect();
+        Ok(Self { by_name, retired, next_group })
     }
 
     pub(crate) fn get(&self, name: &BackendName) -> Option<Arc<Upstream>> {
-        self.by_name.get(name).map(Arc::clone)
+        self.by_name.get(name).or_else(|| self.retired.get(name)).map(Arc::clone)
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {

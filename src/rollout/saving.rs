@@ -7,8 +7,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::rollout::Rollouts;
 use crate::rollout::book::Book;
+use crate::rollout::{Rollouts, now_text};
 use crate::store::{Record, StoreError};
 use crate::telemetry::chain;
 
@@ -72,6 +72,15 @@ impl Rollouts {
         };
         let saved = saved.await;
         self.note_store_health(&mut self.book(), saved.as_ref().err());
+    }
+
+    /// Keeps an event that is about the gateway as a whole. If the store does not take it, the log alone has it.
+    pub async fn note(&self, action: &str, actor: &str, reason: &str) {
+        let _saving = self.saving.lock().await;
+        match self.store.note(&now_text(), action, actor, reason).await {
+            Ok(()) => self.written.send_modify(|count| *count += 1),
+            Err(error) => warn!(action, actor, problem = chain(&error), "an event could not be kept"),
+        }
     }
 
     /// Writes what waits to be written.

@@ -265,8 +265,13 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub(crate) async fn terminate(&self) {
+        self.signal("TERM").await;
+    }
+
+    /// Sends a signal.
+    pub(crate) async fn signal(&self, name: &str) {
         let id = self.process.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().await.unwrap().success());
     }
 
     /// Waits for the end, and says the exit code.

@@ -32,7 +32,9 @@ const FLOOR_PLAN: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "access",
             "admin",
+            "api",
             "availability",
             "backend",
             "clock",
@@ -77,6 +79,7 @@ const FLOOR_PLAN: &[(&str, &[&str])] = &[
             "api",
             "availability",
             "clock",
+            "diagnostic",
             "downstream",
             "flag",
             "notify",

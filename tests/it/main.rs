@@ -38,6 +38,7 @@ mod openapi;
 mod postgres;
 mod proxying;
 mod ramp;
+mod reload;
 mod replay;
 mod rescue;
 mod rollback;

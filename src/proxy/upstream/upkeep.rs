@@ -12,7 +12,7 @@ use pingora_error::{Error, ErrorType};
 use pingora_http::RequestHeader;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
@@ -45,7 +45,7 @@ pub struct HealthCheck {
 /// Looks after the servers of every backend.
 #[derive(Debug)]
 pub struct Upkeep {
-    upstreams: Arc<Upstreams>,
+    upstreams: watch::Receiver<Arc<Upstreams>>,
     availability: Arc<Availability>,
     roots: Option<String>,
 }
@@ -60,35 +60,59 @@ struct Record {
 }
 
 impl Upkeep {
-    /// Looks after `upstreams`, and tells `availability`. Who may vouch for servers of backends that name nobody is in the
-    /// PEM file `roots`, or known to the system.
+    /// Looks after `upstreams`, as they are at any time, and tells `availability`. Who may vouch for servers of backends that
+    /// name nobody is in the PEM file `roots`, or known to the system.
     #[must_use]
-    pub fn new(upstreams: Arc<Upstreams>, availability: Arc<Availability>, roots: Option<String>) -> Self {
+    pub fn new(
+        upstreams: watch::Receiver<Arc<Upstreams>>,
+        availability: Arc<Availability>,
+        roots: Option<String>,
+    ) -> Self {
         Self { upstreams, availability, roots }
     }
 
-    /// Resolves every name for the first time.
-    pub async fn prepare(&self) {
-        for upstream in self.upstreams.all() {
+    /// Resolves every name of `upstreams` for the first time.
+    pub async fn prepare(upstreams: &Upstreams, availability: &Availability) {
+        for upstream in upstreams.all() {
             resolve(upstream).await;
-            tell(upstream, &self.availability);
+            tell(upstream, availability);
         }
     }
 
     /// Looks after the servers until `stopping` turns true.
-    pub async fn run_until(self, stopping: watch::Receiver<bool>) {
+    pub async fn run_until(mut self, mut stopping: watch::Receiver<bool>) {
         let options = || ConnectorOptions { ca_file: self.roots.clone(), ..ConnectorOptions::new(1) };
         let http: Arc<Connector> = Arc::new(Connector::new(Some(options())));
         let transport = Arc::new(TransportConnector::new(Some(options())));
         let mut each = JoinSet::new();
-        for upstream in self.upstreams.all() {
-            let keeper = Keeper {
-                upstream: Arc::clone(upstream),
-                availability: Arc::clone(&self.availability),
-                http: Arc::clone(&http),
-                transport: Arc::clone(&transport),
-            };
-            each.spawn(keeper.run_until(stopping.clone()));
+        let mut kept: Vec<(Arc<Upstream>, AbortHandle)> = Vec::new();
+        loop {
+            let upstreams = Arc::clone(&self.upstreams.borrow_and_update());
+            kept.retain(|(upstream, keeper)| {
+                let stays = upstreams.all().any(|other| Arc::ptr_eq(other, upstream));
+                if !stays {
+                    keeper.abort();
+                }
+                stays
+            });
+            for upstream in upstreams.all() {
+                if kept.iter().any(|(other, _)| Arc::ptr_eq(other, upstream)) {
+                    continue;
+                }
+                let keeper = Keeper {
+                    upstream: Arc::clone(upstream),
+                    availability: Arc::clone(&self.availability),
+                    http: Arc::clone(&http),
+                    transport: Arc::clone(&transport),
+                };
+                kept.push((Arc::clone(upstream), each.spawn(keeper.run_until(stopping.clone()))));
+            }
+            self.availability.keep_only(|name| upstreams.by_name.contains_key(name));
+            tokio::select! {
+                // Whoever could change them may be gone before the stop.
+                Ok(()) = self.upstreams.changed() => {}
+                _ = stopping.wait_for(|stop| *stop) => break,
+            }
         }
         while each.join_next().await.is_some() {}
     }
