@@ -36,6 +36,7 @@ mod limits;
 mod notify;
 mod openapi;
 mod postgres;
+mod protocols;
 mod proxying;
 mod ramp;
 mod reload;
