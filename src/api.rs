@@ -585,7 +585,7 @@ pub struct RolloutState {
 pub const NO_FLAG: &str = "-";
 
 /// What reading the configuration again has put in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reloaded {
     /// The sections that differ from what was in force before; none if it says the same.
     pub changed: Vec<String>,

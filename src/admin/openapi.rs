@@ -14,7 +14,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::admin::openapi::operations::{Answer, Operation, Parameter, operations};
 use crate::api::{
     BetaPage, ChainReport, Change, Changed, Diffs, EventList, Explanation, FlagList, FlagStatus, FlagdExport, Health,
-    InstanceList, Problem, Readiness, SecondList, Why,
+    InstanceList, Problem, Readiness, Reloaded, SecondList, Why,
 };
 
 /// The version of the specification that the document keeps to.
@@ -119,10 +119,11 @@ fn problem(status: u16) -> Value {
         401 => "A token is needed, or it is unknown",
         403 => "The token's role does not allow it, or another site's page asks",
         404 => "There is no such flag",
-        409 => "The rollout is in no state for it",
+        409 => "What is in force does not allow it",
         412 => "It has changed since `If-Match`",
         413 => "The body is too large",
         415 => "The body is no JSON",
+        422 => "What is to be put in force is bad",
         429 => "Too many attempts or requests; wait",
         503 => "The store cannot be used",
         _ => "Refused",
@@ -151,6 +152,7 @@ fn schemas() -> BTreeMap<String, RefOr<Schema>> {
     add::<InstanceList>(&mut found);
     add::<Problem>(&mut found);
     add::<Readiness>(&mut found);
+    add::<Reloaded>(&mut found);
     add::<SecondList>(&mut found);
     add::<Why>(&mut found);
     found.into_iter().collect()

@@ -172,6 +172,7 @@ async fn every_answer_is_as_the_document_says() {
         document.ask(post.clone(), &path, &of_flag(&format!("/{action}")), Some(json!({"reason": "to see"}))).await;
         document.ask(post.clone(), &path, &format!("/api/v1/flags/none/{action}"), None).await;
     }
+    document.ask(post.clone(), "/api/v1/config/reload", "/api/v1/config/reload", None).await;
     let pause = format!("{}{}", gateway.admin, of_flag("/pause"));
     for (name, value) in [(IF_MATCH, "\"1\""), (IF_MATCH, "x")] {
         let answer = gateway.client.post(&pause).header(name, value).send().await.unwrap();
@@ -182,9 +183,12 @@ async fn every_answer_is_as_the_document_says() {
 
     // A canary that the judge takes out has the most to tell.
     document.ask(post.clone(), "/api/v1/flags/{key}/resume", &of_flag("/resume"), None).await;
+    document.ask(post.clone(), "/api/v1/flags/{key}/promote", &of_flag("/promote"), None).await;
     canary.answer_with(500);
     eventually("the canary is rolled back", || async {
-        gateway.get("/x", "alice").send().await.unwrap();
+        for user in 0..20 {
+            gateway.get("/api/v1/x", &format!("user-{user}")).send().await.unwrap();
+        }
         gateway.flag().await["rollback"]["why"].is_object()
     })
     .await;

@@ -173,9 +173,21 @@ pub(crate) fn operations() -> Vec<Operation> {
             Answer::Json("SecondList"),
             "What was counted of a release, second by second",
         )
-        .asking([text("release", "The release; the last one without it")])
+        .asking([
+            text("release", "The release; the last one without it"),
+            Parameter::query("since", Kind::Event, "From this second on, counted from 1970"),
+        ])
         .failing(&[404, 503]),
         reads("/api/v1/flags/{key}/diffs", Answer::Json("Diffs"), "In what the canary answers otherwise than stable"),
+        Operation {
+            method: "post",
+            ..reads(
+                "/api/v1/config/reload",
+                Answer::Json("Reloaded"),
+                "Reads the configuration again, all of it or nothing",
+            )
+        }
+        .failing(&[409, 422, 503]),
         reads("/api/v1/instances", Answer::Json("InstanceList"), "The gateways that share the store"),
         reads("/api/v1/events", Answer::Json("EventList"), "The audit trail, newest first")
             .asking([
