@@ -84,7 +84,7 @@ fn summary(report: &Report, live: &Live, stable: Counts, canary: Counts, to_go: 
     let never = format!("A canary within its guard is taken out by chance in at most one of {releases} releases.");
     match cause(report) {
         Some(Check::WorseThanStable(Stream::Errors)) => format!(
-            "The canary failed {}, stable {} meanwhile: more than the guard tolerates. {never}",
+            "The canary failed {}, stable {} meanwhile: more, at least lately, than the guard tolerates. {never}",
             of(canary),
             of(stable)
         ),
@@ -97,6 +97,12 @@ fn summary(report: &Report, live: &Live, stable: Counts, canary: Counts, to_go: 
                 Stream::LatencyP99 | Stream::Errors => "99th percentile",
             },
             of(stable)
+        ),
+        // A canary that was well for long has a low rate on the whole when it breaks.
+        Some(Check::MaxErrorRate) if canary.error_rate() <= guard.max_error_rate => format!(
+            "The canary failed {} in all, but lately more than the {} that it may whatever stable does. {never}",
+            of(canary),
+            guard.max_error_rate
         ),
         Some(Check::MaxErrorRate) => format!(
             "The canary failed {}, more than the {} that it may whatever stable does. {never}",
