@@ -3,14 +3,14 @@
 //! Events are only a hint to look sooner. Whatever they miss (a directory replaced as a whole, a file system without
 //! events) the rescan finds by the files' metadata.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -20,17 +20,25 @@ use tokio::sync::{Notify, oneshot, watch as signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, warn};
 
+use crate::clock;
 use crate::diagnostic::Diagnostic;
 use crate::flag_file::{Definition, Loader};
 
 /// How often the directory is looked at without an event.
 const RESCAN: Duration = Duration::from_secs(1);
 
-/// How long the directory must be quiet before it is read: an editor that truncates and writes is not read in between.
-const QUIET: Duration = Duration::from_millis(10);
+/// How long the directory must be quiet before it is read: an editor that truncates and writes is not read in between, also
+/// where the processors are so busy that its events come late.
+const QUIET: Duration = Duration::from_millis(30);
 
-/// However busy the directory is, and however long somebody keeps writing a file, it is read after this time.
+/// However long somebody keeps writing a file, it is read after this time.
 const MAX_WAIT: Duration = Duration::from_millis(500);
+
+/// However many write one after the other, the directory is read after this time.
+const MAX_BUSY: Duration = Duration::from_secs(5);
+
+/// So many readings in a row are thrown away because somebody began to write meanwhile; then one is believed all the same.
+const MAX_SPOILT: u32 = 5;
 
 /// How far reading stands back behind requests, from 0 to 19 (`nice(2)`): a tenth of their share where all processors are
 /// busy, so that it goes on then too.
@@ -52,6 +60,7 @@ pub async fn watch<F: Future<Output = ()>>(
     let changed = Arc::new(Changes::default());
     changed.happened.notify_one();
     let mut seen = Signature::of(&directory);
+    let mut spoilt = 0;
     let mut watcher = Events::new(&directory, &changed);
     let mut rescan = interval(RESCAN);
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,8 +85,19 @@ pub async fn watch<F: Future<Output = ()>>(
         {
             watcher = Events::new(&directory, &changed);
         }
-        seen = signature;
+        if !event {
+            // Found by the rescan, perhaps in the middle of somebody's writing.
+            changed.settle().await;
+        }
+        seen = if event { signature } else { Signature::of(&directory) };
         let mut loaded = load_off_thread(&loader).await;
+        if changed.is_being_written() && spoilt < MAX_SPOILT {
+            // Begun while it was read. Its event is still to come round.
+            spoilt += 1;
+            changed.happened.notify_one();
+            continue;
+        }
+        spoilt = 0;
         if loaded.is_err() {
             // This waits the whole time unless something happens, and then looks again.
             let _ = timeout(SETTLE, changed.happened.notified()).await;
@@ -95,7 +115,7 @@ pub async fn watch<F: Future<Output = ()>>(
 struct Changes {
     happened: Notify,
     /// Files that somebody has begun to write and not closed yet: what they hold may be half of what is meant.
-    being_written: Mutex<HashSet<PathBuf>>,
+    being_written: Mutex<HashMap<PathBuf, Instant>>,
     /// Whether the directory that is watched is gone. Another one of its name may have the same identity.
     lost: AtomicBool,
 }
@@ -106,12 +126,16 @@ impl Changes {
         let Ok(event) = event else { return self.happened.notify_one() };
         let mut being_written = self.being_written.lock().unwrap_or_else(PoisonError::into_inner);
         match event.kind {
-            EventKind::Modify(ModifyKind::Data(_)) => being_written.extend(event.paths),
+            EventKind::Modify(ModifyKind::Data(_)) => {
+                for path in event.paths {
+                    being_written.entry(path).or_insert_with(clock::now);
+                }
+            }
             EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(ModifyKind::Name(_)) => {
-                being_written.retain(|path| !event.paths.contains(path));
+                being_written.retain(|path, _| !event.paths.contains(path));
             }
             EventKind::Remove(_) => {
-                being_written.retain(|path| !event.paths.contains(path));
+                being_written.retain(|path, _| !event.paths.contains(path));
                 // Relaxed: it is looked at after the notification, which orders it.
                 self.lost.fetch_or(event.paths.iter().any(|path| path == directory), Ordering::Relaxed);
             }
@@ -122,18 +146,28 @@ impl Changes {
         self.happened.notify_one();
     }
 
-    /// Returns once the directory has been quiet for a moment and nobody is writing, or after [`MAX_WAIT`].
+    /// Returns once the directory has been quiet for a moment and nobody is writing; after [`MAX_WAIT`] as soon as nobody is
+    /// who began less than that ago, and after [`MAX_BUSY`] in any case.
     async fn settle(&self) {
-        let settled =
+        let quiet =
             async { while timeout(QUIET, self.happened.notified()).await.is_ok() || self.is_being_written() {} };
-        if timeout(MAX_WAIT, settled).await.is_err() {
-            // Whoever died while writing will not be waited for again.
-            self.being_written.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if timeout(MAX_WAIT, quiet).await.is_ok() {
+            return;
         }
+        let unwritten = async {
+            while self.is_being_written() {
+                let _ = timeout(QUIET, self.happened.notified()).await;
+            }
+        };
+        let _ = timeout(MAX_BUSY - MAX_WAIT, unwritten).await;
     }
 
+    /// Whether somebody is writing a file. Whoever began long ago may have died and is not waited for.
     fn is_being_written(&self) -> bool {
-        !self.being_written.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        let now = clock::now();
+        let mut being_written = self.being_written.lock().unwrap_or_else(PoisonError::into_inner);
+        being_written.retain(|_, since| now.saturating_duration_since(*since) < MAX_WAIT);
+        !being_written.is_empty()
     }
 }
 

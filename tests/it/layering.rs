@@ -128,7 +128,7 @@ const FLOOR_PLAN: &[(&str, &[&str])] = &[
     ),
     ("downstream", &["api", "clock", "remade"]),
     ("remade", &[]),
-    ("flag_file", &["diagnostic", "document", "flag", "judge", "outcome"]),
+    ("flag_file", &["clock", "diagnostic", "document", "flag", "judge", "outcome"]),
     ("store", &["api", "flag"]),
     ("token_file", &["access", "diagnostic", "document"]),
     ("document", &["diagnostic"]),
