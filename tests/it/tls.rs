@@ -219,11 +219,13 @@ async fn a_handshake_has_its_time() {
     let gateway = site.start().await;
     let mut silent = TcpStream::connect(gateway.https.as_ref().unwrap()).await.unwrap();
     assert_eq!(read_to_end(&mut silent).await, "", "it is closed");
-    assert_eq!(gateway.metric("tidegate_tls_handshakes_total{result=\"timed_out\"}").await, 1.0);
+    let counted = || async { gateway.metric("tidegate_tls_handshakes_total{result=\"timed_out\"}").await == 1.0 };
+    eventually("it is counted", counted).await;
     let mut plain = TcpStream::connect(gateway.https.as_ref().unwrap()).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await.unwrap();
     read_to_end(&mut plain).await;
-    assert_eq!(gateway.metric("tidegate_tls_handshakes_total{result=\"failed\"}").await, 1.0);
+    let counted = || async { gateway.metric("tidegate_tls_handshakes_total{result=\"failed\"}").await == 1.0 };
+    eventually("it is counted", counted).await;
     let mut stream = connect(&gateway, &authority.client(&[], None), "a.test").await.unwrap();
     assert!(ask(&mut stream, "").await.unwrap().starts_with("HTTP/1.1 200 "));
 }
