@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 
 use tokio::net::TcpListener;
 
+use crate::config::Listen;
+
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} (`{what}`)")]
@@ -41,5 +43,25 @@ impl Bound {
 
     pub(crate) fn into_tokio(self) -> io::Result<TcpListener> {
         TcpListener::from_std(self.listener)
+    }
+}
+
+/// Every socket that a gateway listens on, but those of its own backends.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    pub(crate) http: Bound,
+    pub(crate) https: Option<Bound>,
+    pub(crate) admin: Bound,
+}
+
+impl Sockets {
+    /// Listens where `listen` says.
+    pub(crate) fn bind(listen: &Listen) -> Result<Self, BindError> {
+        let https = listen.https.as_ref().map(|https| Bound::bind("listen.https", https.address));
+        Ok(Self {
+            http: Bound::bind("listen.http", listen.http)?,
+            https: https.transpose()?,
+            admin: Bound::bind("listen.admin", listen.admin)?,
+        })
     }
 }

@@ -1,0 +1,38 @@
+//! The control plane: what judges, moves, keeps and tells of the rollouts, beside the requests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use crate::rollout::Rollouts;
+use crate::server::stop::until;
+
+/// Starts what judges, moves and keeps the `rollouts`, until `stopping` turns true.
+pub(crate) fn keep_rollouts(parts: &mut JoinSet<()>, rollouts: &Arc<Rollouts>, stopping: &watch::Receiver<bool>) {
+    let with = || (Arc::clone(rollouts), stopping.clone());
+    let (judging, stop) = with();
+    parts.spawn(async move { judging.judge_until(stop).await });
+    let (ramping, stop) = with();
+    parts.spawn(ramping.ramp_until(stop));
+    let (saving, stop) = with();
+    parts.spawn(async move { saving.save_until(stop).await });
+    let (following, stop) = with();
+    parts.spawn(async move { following.follow_until(stop).await });
+    let (exchanging, stop) = with();
+    parts.spawn(async move { exchanging.exchange_until(stop).await });
+}
+
+/// Serves the admin API until `stopping` turns true.
+pub(crate) async fn serve_admin(listener: TcpListener, router: Router, stopping: watch::Receiver<bool>) {
+    let served = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(until(stopping))
+        .await;
+    if let Err(error) = served {
+        warn!(%error, "the admin API ended");
+    }
+}

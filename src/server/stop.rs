@@ -1,0 +1,130 @@
+//! How a gateway ends: in the order in which things need each other.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::proxy::InFlight;
+use crate::rollout::Rollouts;
+use crate::store::Store;
+
+/// How long a stopping gateway goes on taking requests, each answer closing its connection. Whoever is busy asks again
+/// within it and is told to go elsewhere, instead of finding a connection closed under the next request.
+const LAME_DUCK: Duration = Duration::from_secs(1);
+
+/// How long the parts of the control plane may take to end, once asked.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a running gateway is made of, as far as it has to be ended.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) stops: Stops,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) accepting: JoinHandle<()>,
+    /// The control plane.
+    pub(crate) parts: JoinSet<()>,
+    pub(crate) builtin: JoinSet<()>,
+    pub(crate) rollouts: Arc<Rollouts>,
+    pub(crate) store: Store,
+}
+
+/// What tells each part that it is time, in the order of use.
+#[derive(Debug)]
+pub(crate) struct Stops {
+    /// That the gateway is stopping, for those who ask whether it is ready.
+    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) accepting: watch::Sender<bool>,
+    pub(crate) control: watch::Sender<bool>,
+    pub(crate) backends: watch::Sender<bool>,
+}
+
+impl Default for Stops {
+    fn default() -> Self {
+        let stop = || watch::Sender::new(false);
+        Self { ready: stop(), accepting: stop(), control: stop(), backends: stop() }
+    }
+}
+
+impl Running {
+    /// Returns once a part has ended that runs until the stop.
+    pub(crate) async fn part_ended(&mut self) {
+        tokio::select! {
+            _ = self.parts.join_next() => {}
+            _ = &mut self.accepting => {}
+        }
+    }
+
+    /// Ends everything: no more requests, those under way within `drain`, no more control, then the backends. A signal cuts
+    /// the wait for requests short.
+    pub(crate) async fn stop(self, drain: Duration, signals: &mut StopSignals) {
+        let Self { stops, in_flight, mut accepting, parts, builtin, rollouts, store } = self;
+        info!(in_flight = in_flight.count(), "stopping: those who ask are sent elsewhere, requests under way finish");
+        stops.ready.send_replace(true);
+        in_flight.discourage();
+        let drained = async {
+            tokio::time::sleep(LAME_DUCK).await;
+            stops.accepting.send_replace(true);
+            // It may have been what ended by itself.
+            if !accepting.is_finished() {
+                let _ = (&mut accepting).await;
+            }
+            in_flight.none().await;
+        };
+        tokio::select! {
+            drained = timeout(drain, drained) => if drained.is_err() {
+                warn!(in_flight = in_flight.count(), "requests took longer than `listen.drain` and are broken off");
+            },
+            () = signals.first() => warn!(in_flight = in_flight.count(), "told to stop again: not waiting any longer"),
+        }
+        // Also where the wait was cut short.
+        stops.accepting.send_replace(true);
+        stops.control.send_replace(true);
+        join(parts, "the control plane").await;
+        // Once more, now that nothing changes any more. A failure is logged where it happens.
+        let _ = rollouts.flush().await;
+        rollouts.keep_trials().await;
+        store.close().await;
+        stops.backends.send_replace(true);
+        join(builtin, "the built-in backends").await;
+        info!("stopped");
+    }
+}
+
+/// Returns once `stopping` is true.
+pub(crate) async fn until(mut stopping: watch::Receiver<bool>) {
+    // A sender that is gone stops nobody any more; then it is time, too.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn join(mut parts: JoinSet<()>, what: &str) {
+    let all = async { while parts.join_next().await.is_some() {} };
+    if timeout(STOP_TIMEOUT, all).await.is_err() {
+        warn!("{what} did not end in time");
+    }
+}
+
+/// The signals that ask for a stop.
+#[derive(Debug)]
+pub(crate) struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    pub(crate) async fn first(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
