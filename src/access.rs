@@ -3,6 +3,8 @@
 //! A token is 256 random bits, so its SHA-256 is all that is kept of it, and enough: a slow hash makes it dear to guess a
 //! password that a person chose, and these cannot be guessed at any speed.
 
+mod rate;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
+
+pub use crate::access::rate::RateLimit;
 
 /// What every token begins with, so that people and scanners for leaked secrets know one when they see it.
 const PREFIX: &str = "tidegate_";

@@ -5,10 +5,12 @@ mod diffs;
 mod entry;
 mod events;
 mod metrics;
+mod once;
 mod openapi;
 mod origin;
 mod pages;
 mod problem;
+mod rates;
 mod reload;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use tokio::sync::watch;
 use crate::access::Access;
 use crate::admin::attempts::Attempts;
 use crate::admin::entry::Actor;
+use crate::admin::once::UnderWay;
 use crate::admin::pages::Dashboard;
 use crate::admin::problem::AdminError;
 use crate::api::{
@@ -43,8 +46,12 @@ use crate::recorder::Recorder;
 use crate::remade::AllChanging;
 use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
 use crate::shadow::Shadows;
+use crate::store::Once;
 use crate::telemetry::Lost;
 
+pub use crate::admin::once::KEY_HEADER;
+pub use crate::admin::problem::UNDER_WAY;
+pub use crate::admin::rates::Rates;
 pub use crate::admin::reload::{Asked, ReloadError, ReloadResult, Reloads};
 
 /// What a change holds at most. The longest thing in one is a reason.
@@ -87,6 +94,10 @@ pub struct AdminState {
     pub deliveries: Arc<Deliveries>,
     /// Turns true when the gateway stops taking requests.
     pub stopping: watch::Receiver<bool>,
+    /// How many requests each asker may make.
+    pub rates: Arc<Rates>,
+    /// Changes that were asked for with a key, while they are made.
+    under_way: Arc<UnderWay>,
     /// Failed attempts to use it.
     attempts: Arc<Attempts>,
     /// What the dashboard keeps.
@@ -118,6 +129,8 @@ impl AdminState {
             lost: Lost::default(),
             deliveries: Arc::default(),
             stopping,
+            rates: Arc::default(),
+            under_way: Arc::default(),
             attempts: Arc::default(),
             pages: Arc::default(),
         }
@@ -159,6 +172,7 @@ pub fn router(state: AdminState) -> Router {
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(state.clone(), once::once))
         .layer(middleware::from_fn_with_state(state.clone(), entry::guard))
         .merge(pages::router(&state))
         .layer(middleware::from_fn_with_state(state.clone(), origin::refuse_other_sites))
@@ -296,6 +310,7 @@ async fn instances(State(state): Shared) -> Json<InstanceList> {
 async fn patch(
     State(state): Shared,
     Extension(actor): Extension<Actor>,
+    once: Option<Extension<Once>>,
     key: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -314,12 +329,20 @@ async fn patch(
             ));
         }
     };
-    answer(make(&state, actor, &flag_key(&key?)?, command, change.reason, expected(&headers)?).await?)
+    let asked = Request {
+        command,
+        actor: actor.name,
+        reason: change.reason,
+        expected: expected(&headers)?,
+        once: once.map(|once| once.0),
+    };
+    answer(make(&state, &flag_key(&key?)?, asked).await?)
 }
 
 async fn act(
     State(state): Shared,
     Extension(actor): Extension<Actor>,
+    once: Option<Extension<Once>>,
     path: Result<Path<(String, String)>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -343,26 +366,25 @@ async fn act(
         ("approve", None) => Command::Approve,
         _ => return Err(AdminError::NotFound),
     };
-    answer(make(&state, actor, &flag_key(&key)?, command, change.reason, expected(&headers)?).await?)
+    let asked = Request {
+        command,
+        actor: actor.name,
+        reason: change.reason,
+        expected: expected(&headers)?,
+        once: once.map(|once| once.0),
+    };
+    answer(make(&state, &flag_key(&key)?, asked).await?)
 }
 
 /// Makes a change that a person asks for, by whichever way.
-async fn make(
-    state: &AdminState,
-    actor: Actor,
-    key: &FlagKey,
-    command: Command,
-    reason: Option<String>,
-    expected: Option<Generation>,
-) -> Result<Changed, AdminError> {
-    if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_CHARS) {
+async fn make(state: &AdminState, key: &FlagKey, asked: Request) -> Result<Changed, AdminError> {
+    if asked.reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_CHARS) {
         return Err(AdminError::Invalid(format!("`reason` is at most {MAX_REASON_CHARS} characters long")));
     }
-    if reason.as_ref().is_some_and(|reason| reason.chars().any(char::is_control)) {
+    if asked.reason.as_ref().is_some_and(|reason| reason.chars().any(char::is_control)) {
         return Err(AdminError::Invalid("`reason` is one line of text, without control characters".to_owned()));
     }
-    let request = Request { command, actor: actor.name, reason, expected };
-    let saved = state.rollouts.change(key.clone(), request).await? == Saved::Yes;
+    let saved = state.rollouts.change(key.clone(), asked).await? == Saved::Yes;
     Ok(Changed { flag: status(state, key)?, saved })
 }
 

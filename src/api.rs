@@ -663,4 +663,10 @@ impl Problem {
             request_id: None,
         }
     }
+
+    /// Whether it is of the kind `urn:tidegate:problem:{kind}`.
+    #[must_use]
+    pub fn is_of(&self, kind: &str) -> bool {
+        self.kind.strip_prefix("urn:tidegate:problem:") == Some(kind)
+    }
 }

@@ -4,6 +4,7 @@
 //! acknowledged is ever lost. What protects users (a rollback, and what the flag files say) is put in force first and
 //! stored as soon as the store lets us: a store that is down can delay a record, never a rollback.
 
+mod answers;
 mod asked;
 mod beta;
 mod book;
@@ -41,7 +42,7 @@ use crate::rollout::exchange::CUT_OFF;
 use crate::rollout::merge::larger;
 use crate::rollout::ramp::stay;
 use crate::rollout::trial::Sharing;
-use crate::store::{Record, Store, StoreError, StoredRollout, state_of};
+use crate::store::{REASSERT, Record, Store, StoreError, StoredRollout, state_of};
 
 pub use crate::rollout::asked::{AskedError, AskedRequest};
 pub use crate::rollout::beta::CursorError;
@@ -267,7 +268,7 @@ impl Rollouts {
         self.note_store_health(&mut book, stored.as_ref().err());
         if let (Err(StoreError::Timeout), false) = (&stored, self.store.is_shared()) {
             // It may still be written: what is in force has to be written over it.
-            self.reassert(&mut book, key, &request.actor);
+            self.reassert(&mut book, key, request);
         }
         book.reserved = None;
         // In a shared store, another gateway may have built on it by then: whatever it holds is taken over.
@@ -317,13 +318,13 @@ impl Rollouts {
         let rollback = live.rollback.clone().filter(|_| after.phase == Phase::RolledBack);
         book.reserved = Some((key.clone(), after.generation));
         let after = StoredRollout { flag: key.clone(), rollout: after, rollback };
-        let Request { command, actor, reason, .. } = request;
+        let Request { command, actor, reason, once, .. } = request;
         let record = record(after, Some(before), command.action().to_owned(), actor, reason.clone());
-        Ok(Some(Record { beta, at, ..record }))
+        Ok(Some(Record { beta, at, once: once.clone(), ..record }))
     }
 
     /// Gives the state in force a newer generation than the change that may or may not have been stored, and queues it.
-    fn reassert(&self, book: &mut Book, key: &FlagKey, actor: &str) {
+    fn reassert(&self, book: &mut Book, key: &FlagKey, request: &Request) {
         let set = self.flags.load();
         let (Some(entry), Some(live)) = (set.get(key), book.live.get(key)) else { return };
         let before = &live.progress.standing(&entry.rollout);
@@ -332,7 +333,8 @@ impl Rollouts {
         let after = StoredRollout { flag: key.clone(), rollout, rollback };
         let reason =
             Some("the store did not say in time whether it kept a change; this is what is in force".to_owned());
-        let record = record(after, Some(before), "reassert".to_owned(), actor, reason);
+        let record = record(after, Some(before), REASSERT.to_owned(), &request.actor, reason);
+        let record = Record { once: request.once.clone(), ..record };
         self.put_in_force(book, &record);
         book.unsaved.push_back(record);
         self.unsaved.notify_one();
@@ -471,7 +473,7 @@ fn record(
 ) -> Record {
     let base = before.map(|before| before.generation);
     let before = before.map(state_of);
-    Record { after, before, base, at: now_text(), action, actor: actor.to_owned(), reason, beta: None }
+    Record { after, before, base, at: now_text(), action, actor: actor.to_owned(), reason, beta: None, once: None }
 }
 
 /// The time in RFC 3339, to the millisecond.

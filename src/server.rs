@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::access::Access;
-use crate::admin::{AdminState, Asked, Reloads, router};
+use crate::admin::{AdminState, Asked, Rates, Reloads, router};
 use crate::availability::Availability;
 use crate::clock;
 use crate::config::Config;
@@ -223,6 +223,8 @@ async fn run(
     parts.spawn(watch_tokens(admin_to_watch, Arc::clone(&access), control_stopping.clone()));
     let (reloads, mut asked) = Reloads::new();
     let reloads = Arc::new(reloads);
+    let rates = Arc::new(Rates::default());
+    rates.set(config.admin.rate_limit);
     let mut reloader = Reloader {
         read,
         current: config,
@@ -235,6 +237,7 @@ async fn run(
         changing: Arc::clone(&changing),
         tls: tls.clone(),
         access: Arc::clone(&access),
+        rates: Arc::clone(&rates),
         availability: Arc::clone(&availability),
         rollouts: Arc::clone(&rollouts),
     };
@@ -242,6 +245,7 @@ async fn run(
     let mut state =
         AdminState::new(Arc::clone(&rollouts), recorder, access, policy, availability, changing, ready_stopping);
     state.reloads = Arc::clone(&reloads);
+    state.rates = rates;
     state.tls = tls;
     state.lost = lost;
     state.shadows = shadows;

@@ -3,6 +3,7 @@
 //! Nothing on the request path comes here. A change of a rollout and its event are written in one transaction, and are
 //! on disk when [`Store::save`] returns.
 
+mod answers;
 mod chain;
 mod database;
 mod error;
@@ -29,12 +30,13 @@ use crate::store::postgres::PostgresServer;
 use crate::store::sqlite::SqliteFile;
 use crate::store::writer::{Source, Writer};
 
+pub use crate::store::answers::{Answer, Claim, Once};
 pub use crate::store::error::StoreError;
 pub use crate::store::events::Page;
 pub use crate::store::evidence::{Outgoing, Parcel, Told};
 pub use crate::store::fleet::Changes;
 pub use crate::store::notices::{Onward, Standing};
-pub use crate::store::record::{Record, StoredRollout, StoredTrial, state_of};
+pub use crate::store::record::{REASSERT, Record, StoredRollout, StoredTrial, state_of};
 
 /// How long any call may take before the store counts as failed. Whoever asked for a change is waiting for the answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);

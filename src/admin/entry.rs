@@ -11,11 +11,15 @@ use tracing::warn;
 
 use crate::access::{Role, Token};
 use crate::admin::problem::AdminError;
+use crate::admin::rates::Asker;
 use crate::admin::{ACTOR_HEADER, AdminState};
 use crate::clock;
 
 /// What is answered without a token: what load balancers ask, which tells nothing about flags.
 const FOR_ALL: [&str; 2] = ["/health", "/ready"];
+
+/// What is answered however often it is asked: whoever watches the gateway needs it most when much is asked.
+const UNCOUNTED: [&str; 3] = ["/health", "/ready", "/metrics"];
 
 /// Who asks. A request that nobody answers for has none, and is let in only to what is for all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +35,29 @@ pub(crate) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match admit(&state, client, &request) {
+    let admitted = admit(&state, client, &request);
+    if !UNCOUNTED.contains(&request.uri().path())
+        && let Err(error) = count(&state, client, admitted.as_ref().ok().and_then(Option::as_ref))
+    {
+        return error.into_response();
+    }
+    match admitted {
         Ok(Some(actor)) => drop(request.extensions_mut().insert(actor)),
         Ok(None) => {}
         Err(refused) => return refused.into_response(),
     }
     next.run(request).await
+}
+
+/// Counts a request of `actor`, if that is proven, or else of the address that it comes from.
+///
+/// # Errors
+///
+/// If it is one too many.
+pub(crate) fn count(state: &AdminState, client: SocketAddr, actor: Option<&Actor>) -> Result<(), AdminError> {
+    let proven = actor.filter(|_| state.access.is_guarded());
+    let asker = proven.map_or_else(|| Asker::at(client.ip()), |actor| Asker::Known(actor.name.clone()));
+    state.rates.take(asker, clock::now()).map_err(AdminError::TooManyRequests)
 }
 
 fn admit(state: &AdminState, client: SocketAddr, request: &Request) -> Result<Option<Actor>, AdminError> {

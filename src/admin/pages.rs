@@ -47,6 +47,7 @@ use crate::admin::{AdminState, MAX_BODY_BYTES, Shared, events, explained, flag_k
 use crate::api::{Explanation, FlagStatus, InstanceList};
 use crate::clock;
 use crate::flag::{FlagKey, Generation};
+use crate::rollout::Request;
 use crate::store::Page as Events;
 use crate::telemetry::chain;
 
@@ -269,7 +270,9 @@ async fn change(state: &AdminState, visitor: &Visitor, asked: &Asked, form: &For
     let looked = form.get("generation").and_then(|number| number.parse().ok()).map(Generation::new);
     let looked = looked.ok_or_else(|| AdminError::Invalid("the form does not say what it was made on".to_owned()))?;
     let reason = form.get("reason").map(str::to_owned);
-    make(state, visitor.actor.clone(), &asked.key, command, reason, Some(looked)).await?;
+    let actor = visitor.actor.name.clone();
+    let change = Request { command, actor, reason, expected: Some(looked), once: None };
+    make(state, &asked.key, change).await?;
     Ok(())
 }
 

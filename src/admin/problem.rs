@@ -14,6 +14,9 @@ use crate::rollout::ChangeError;
 use crate::store::StoreError;
 use crate::telemetry::chain;
 
+/// The kind of problem of a request whose key is that of one under way.
+pub const UNDER_WAY: &str = "under-way";
+
 /// What can go wrong with a request to the admin API.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminError {
@@ -58,6 +61,15 @@ pub(crate) enum AdminError {
     /// 429
     #[error("too many unknown tokens came from this address; wait {} s", .0.as_secs_f64().ceil())]
     TooManyAttempts(Duration),
+    /// 429
+    #[error("too many requests; wait {} s; `admin.rate_limit` says how many there may be", .0.as_secs() + 1)]
+    TooManyRequests(Duration),
+    /// 409
+    #[error("a request with this `Idempotency-Key` is under way; ask again in a moment")]
+    UnderWay,
+    /// 422
+    #[error("this `Idempotency-Key` was another request's; take a new one for each change")]
+    OtherRequest,
     /// 415
     #[error("the body is JSON in UTF-8, so send `content-type: application/json`, and no content-encoding")]
     MediaType,
@@ -84,6 +96,9 @@ impl AdminError {
             Self::NoToken | Self::UnknownToken => (StatusCode::UNAUTHORIZED, "unauthorized", "Token needed"),
             Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
             Self::TooManyAttempts(_) => (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts"),
+            Self::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests"),
+            Self::UnderWay => (StatusCode::CONFLICT, UNDER_WAY, "Under way"),
+            Self::OtherRequest => (StatusCode::UNPROCESSABLE_ENTITY, "other-request", "Another request"),
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid", "Invalid request"),
             Self::OtherSite | Self::ForeignForm => (StatusCode::FORBIDDEN, "other-site", "Refused"),
             Self::Body(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
@@ -111,7 +126,7 @@ impl AdminError {
                 let scheme = HeaderValue::from_static("Bearer realm=\"tidegate\"");
                 response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
             }
-            Self::TooManyAttempts(wait) => {
+            Self::TooManyAttempts(wait) | Self::TooManyRequests(wait) => {
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
             }
             _ => {}

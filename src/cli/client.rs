@@ -1,8 +1,10 @@
 //! The admin API, as the command line asks it.
 
+use std::io::{self, ErrorKind, Write as _};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::header::{AUTHORIZATION, IF_MATCH};
@@ -10,17 +12,28 @@ use ureq::http::{HeaderValue, Request, Response};
 use ureq::middleware::MiddlewareNext;
 use ureq::typestate::WithBody;
 use ureq::{Agent, Body, RequestBuilder, SendBody};
+use uuid::Uuid;
 
-use crate::admin::ACTOR_HEADER;
+use crate::admin::{ACTOR_HEADER, KEY_HEADER, UNDER_WAY};
 use crate::api::{
     BetaEdit, BetaPage, ChainReport, Change, Changed, Diffs, EventList, Explanation, FlagList, FlagStatus, FlagdExport,
     InstanceList, Problem, Readiness, Reloaded, SecondList, Why,
 };
 use crate::cli::AdminArgs;
+use crate::clock;
 use crate::flag::{FlagKey, Percentage};
 
 /// Longer than the admin API takes for anything, a failing store included.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For how long a change is asked for again after its connection broke: longer than a gateway takes to be started anew.
+const PERSISTENCE: Duration = Duration::from_secs(10);
+
+/// How long it is waited before that.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Told of a change of which nobody said what became of it.
+const UNKNOWN: &str = "the connection broke, and it is not known whether the change was made; `tidegate status` tells";
 
 /// No answer is longer: an export with beta lists by the million has some hundred megabytes.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024 * 1024;
@@ -71,8 +84,10 @@ impl Client {
     }
 
     pub(crate) fn reload(&self, actor: Option<&str>) -> anyhow::Result<Reloaded> {
-        let request = self.agent.post(self.url("/api/v1/config/reload"));
-        self.answer(request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_empty())
+        self.once(|key| {
+            let request = self.agent.post(self.url("/api/v1/config/reload")).header(KEY_HEADER, key);
+            request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_empty()
+        })
     }
 
     pub(crate) fn diffs(&self, key: &FlagKey) -> anyhow::Result<Diffs> {
@@ -160,8 +175,11 @@ impl Client {
         actor: Option<&str>,
         expected: Option<u64>,
     ) -> anyhow::Result<Changed> {
-        let request = only_if(self.agent.patch(self.url(&format!("/api/v1/flags/{key}"))), expected);
-        self.answer(request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(change))
+        let url = self.url(&format!("/api/v1/flags/{key}"));
+        self.once(|once| {
+            let request = only_if(self.agent.patch(&url), expected).header(KEY_HEADER, once);
+            request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(&change)
+        })
     }
 
     pub(crate) fn act(
@@ -175,8 +193,11 @@ impl Client {
     ) -> anyhow::Result<Changed> {
         let percentage = percentage.map(Percentage::as_percent);
         let change = Change { percentage, reason: reason.map(str::to_owned), ..Change::default() };
-        let request = only_if(self.agent.post(self.url(&format!("/api/v1/flags/{key}/{action}"))), expected);
-        self.answer(request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(change))
+        let url = self.url(&format!("/api/v1/flags/{key}/{action}"));
+        self.once(|once| {
+            let request = only_if(self.agent.post(&url), expected).header(KEY_HEADER, once);
+            request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(&change)
+        })
     }
 
     /// The gateway's address, as it was given.
@@ -192,23 +213,71 @@ impl Client {
         &self,
         result: Result<Response<Body>, ureq::Error>,
     ) -> anyhow::Result<T> {
+        self.outcome(self.sent(result)?)?.map_err(|problem| anyhow!("{}", problem.detail))
+    }
+
+    /// Asks for a change with a key of its own, and again under the same if the connection broke: it is made once.
+    fn once<T: DeserializeOwned + Serialize>(
+        &self,
+        ask: impl Fn(&str) -> Result<Response<Body>, ureq::Error>,
+    ) -> anyhow::Result<T> {
+        let key = Uuid::new_v4().to_string();
+        let mut given_up_at = None;
+        loop {
+            let problem = match ask(&key) {
+                Ok(response) => match self.outcome(response)? {
+                    Err(problem) if given_up_at.is_some() && problem.is_of(UNDER_WAY) => anyhow!("{}", problem.detail),
+                    outcome => return outcome.map_err(|problem| anyhow!("{}", problem.detail)),
+                },
+                Err(error) if given_up_at.is_some() || may_have_arrived(&error) => anyhow!(error),
+                Err(error) => return Err(self.nobody(error)),
+            };
+            let now = clock::now();
+            if given_up_at.is_none() {
+                // If standard error is gone, there is nobody to tell.
+                let _ = writeln!(io::stderr(), "tidegate: the connection broke; asking again, so that it is done once");
+            }
+            if *given_up_at.get_or_insert(now + PERSISTENCE) < now {
+                return Err(problem.context(UNKNOWN));
+            }
+            thread::park_timeout(PAUSE);
+        }
+    }
+
+    /// What was answered: what was asked for, or the problem with it.
+    fn outcome<T: DeserializeOwned>(&self, mut response: Response<Body>) -> anyhow::Result<Result<T, Problem>> {
         let base = &self.base;
-        let mut response = self.sent(result)?;
         if response.status().is_success() {
             let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES);
-            return body.read_json().with_context(|| format!("{base} is no Tidegate admin API"));
+            return body.read_json().map(Ok).with_context(|| format!("{base} is no Tidegate admin API"));
         }
         match response.body_mut().read_json::<Problem>() {
-            Ok(problem) => bail!("{}", problem.detail),
+            Ok(problem) => Ok(Err(problem)),
             Err(_) => bail!("{base} is no Tidegate admin API: it answered {}", response.status()),
         }
     }
 
     fn sent(&self, result: Result<Response<Body>, ureq::Error>) -> anyhow::Result<Response<Body>> {
+        result.map_err(|error| self.nobody(error))
+    }
+
+    fn nobody(&self, error: ureq::Error) -> anyhow::Error {
         let base = &self.base;
-        result.with_context(|| {
-            format!("no gateway answers at {base}; is `tidegate serve` running? `--admin URL` names another")
-        })
+        anyhow!(error)
+            .context(format!("no gateway answers at {base}; is `tidegate serve` running? `--admin URL` names another"))
+    }
+}
+
+/// Whether a request that ended so may have been done all the same.
+fn may_have_arrived(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => !matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+        ),
+        ureq::Error::Timeout(which) => !matches!(which, ureq::Timeout::Resolve | ureq::Timeout::Connect),
+        ureq::Error::Protocol(_) => true,
+        _ => false,
     }
 }
 

@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::access::{Access, Token};
+use crate::access::{Access, RateLimit, Token};
+use crate::config::limits::count;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Section, string};
 use crate::token_file;
+
+/// More requests a second than the control plane's threads could answer.
+const MAX_RATE: i64 = 1_000_000;
 
 /// Who may use the admin API.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +18,8 @@ pub struct Admin {
     pub tokens: Vec<Token>,
     /// The file of further tokens, which is read anew when it changes.
     pub token_file: Option<PathBuf>,
+    /// How many requests each token, or each address where none is shown, may make.
+    pub rate_limit: RateLimit,
 }
 
 impl Admin {
@@ -46,6 +52,15 @@ impl Admin {
 pub(crate) fn admin(mut section: Section<'_>) -> Admin {
     let tokens = token_file::tokens(&mut section);
     let token_file = section.optional("token_file", string).map(|file| PathBuf::from(file.value));
+    let rate_limit = section.section("rate_limit").map(rate_limit).unwrap_or_default();
     section.finish();
-    Admin { tokens, token_file }
+    Admin { tokens, token_file, rate_limit }
+}
+
+fn rate_limit(mut section: Section<'_>) -> RateLimit {
+    let RateLimit { per_second, burst } = RateLimit::default();
+    let per_second = section.or("per_second", count(1..=MAX_RATE), per_second);
+    let burst = section.or("burst", count(1..=MAX_RATE), burst);
+    section.finish();
+    RateLimit { per_second, burst }
 }

@@ -2,7 +2,7 @@
 
 use crate::flag::{FlagKey, Generation, Onward, Percentage, RampAction, Refusal, TooManyChanges};
 use crate::rollout::ROLLBACK;
-use crate::store::StoreError;
+use crate::store::{Once, StoreError};
 
 /// What a person, or its ramp, may ask of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct Request {
     pub reason: Option<String>,
     /// The generation that the asker looked at, if the change is only meant for that one.
     pub expected: Option<Generation>,
+    /// The key that it is asked for with, if it was claimed: the change is marked as made with it.
+    pub once: Option<Once>,
 }
 
 /// Whether a change that is in force is on disk too.

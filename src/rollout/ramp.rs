@@ -105,7 +105,10 @@ impl Rollouts {
             let (action, reason) = action(entry, live)?;
             let command = Command::Follow(action);
             let expected = Some(entry.rollout.generation);
-            Some((key.clone(), Request { command, actor: BY_RAMP.to_owned(), reason: Some(reason), expected }))
+            Some((
+                key.clone(),
+                Request { command, actor: BY_RAMP.to_owned(), reason: Some(reason), expected, once: None },
+            ))
         };
         book.live.iter().filter_map(due).collect()
     }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use crate::access::Access;
-use crate::admin::ReloadError;
+use crate::admin::{Rates, ReloadError};
 use crate::api::Reloaded;
 use crate::availability::Availability;
 use crate::clock;
@@ -42,6 +42,7 @@ pub(crate) struct Reloader {
     pub(crate) changing: Arc<AllChanging>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) access: Arc<Access>,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) availability: Arc<Availability>,
     pub(crate) rollouts: Arc<Rollouts>,
 }
@@ -116,6 +117,7 @@ impl Reloader {
         }
         if config.admin != self.current.admin {
             self.access.replace(access.tokens());
+            self.rates.set(config.admin.rate_limit);
             self.admin.send_replace(config.admin.clone());
         }
         self.upstreams.send_replace(upstreams);
@@ -281,7 +283,7 @@ pub(crate) async fn watch_tokens(
     mut stopping: watch::Receiver<bool>,
 ) {
     loop {
-        let Admin { tokens, token_file } = admin.borrow_and_update().clone();
+        let Admin { tokens, token_file, .. } = admin.borrow_and_update().clone();
         let watching = async {
             match token_file {
                 Some(path) => token_file::watch(path, tokens, &access, stopping.clone()).await,

@@ -2,6 +2,10 @@
 
 use crate::api::{BetaEvent, Rollback, RolloutState};
 use crate::flag::{FlagKey, Generation, Rollout};
+use crate::store::answers::Once;
+
+/// The action of writing what is in force over a change that may have been written.
+pub const REASSERT: &str = "reassert";
 
 /// A rollout as it is kept.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +52,8 @@ pub struct Record {
     pub reason: Option<String>,
     /// What was changed in the beta list, if anything was.
     pub beta: Option<BetaEvent>,
+    /// The key that it was asked for with, if any.
+    pub once: Option<Once>,
 }
 
 /// A rollout's state as the audit trail shows it.

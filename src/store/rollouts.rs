@@ -10,8 +10,8 @@ use crate::store::chain::{self, Link};
 use crate::store::database::{Connection, Row};
 use crate::store::fleet;
 use crate::store::notices::tell_of;
-use crate::store::record::{Record, StoredRollout, state_of};
-use crate::store::{Store, StoreError, json, parse_json, ramp};
+use crate::store::record::{REASSERT, Record, StoredRollout, state_of};
+use crate::store::{Store, StoreError, answers, json, parse_json, ramp};
 
 impl Store {
     /// Every rollout that was ever saved.
@@ -129,6 +129,9 @@ async fn save(connection: &mut Connection, record: &Record, [base, own]: [i64; 2
             ],
         )
         .await?;
+    if let Some(once) = &record.once {
+        answers::done(connection, once, (action != REASSERT).then_some(rollout.generation)).await?;
+    }
     tell_of(connection, record).await?;
     fleet::tell(connection).await?;
     Ok(true)

@@ -162,7 +162,11 @@ const METHODS: [(&str, &str); 25] = [
 ];
 
 /// Headers that cannot be meant, with a change that is good.
-const HEADERS: [(&str, &str, u16, &str); 22] = [
+const HEADERS: [(&str, &str, u16, &str); 26] = [
+    ("idempotency-key", "", 400, "invalid"),
+    ("idempotency-key", "\"\"", 400, "invalid"),
+    ("idempotency-key", "a key", 400, "invalid"),
+    ("idempotency-key", "\"a", 400, "invalid"),
     ("if-match", "7", 400, "invalid"),
     ("if-match", "seven", 400, "invalid"),
     ("if-match", "\"seven\"", 400, "invalid"),

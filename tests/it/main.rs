@@ -33,6 +33,7 @@ mod identity;
 mod latency;
 mod layering;
 mod limits;
+mod manners;
 mod notify;
 mod openapi;
 mod postgres;

@@ -58,6 +58,8 @@ enum Kind {
     Event,
     Generation,
     Hash,
+    /// A key of the asker's.
+    Once,
 }
 
 impl Parameter {
@@ -84,6 +86,7 @@ impl Parameter {
             Kind::Limit(most) => json!({"type": "integer", "minimum": 1, "maximum": most}),
             Kind::Event => json!({"type": "integer", "format": "int64"}),
             Kind::Generation => json!({"type": "string", "pattern": "^(\"[0-9]{1,19}\"|[*])$"}),
+            Kind::Once => json!({"type": "string", "pattern": "^([!#-\\[\\]-~]{1,255}|\"[!#-\\[\\]-~]{1,255}\")$"}),
             Kind::Hash => json!({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}),
         };
         json!({"name": name, "in": place, "required": *place == "path", "description": about, "schema": schema})
@@ -97,8 +100,15 @@ const IF_MATCH: Parameter = Parameter {
     about: "The ETag that the change is made on: 412 if it is another one by now",
 };
 
+const IDEMPOTENCY_KEY: Parameter = Parameter {
+    name: "idempotency-key",
+    place: "header",
+    kind: Kind::Once,
+    about: "A name of the asker's for this change: asked for again under it, it is not made again, and answered the same",
+};
+
 /// What a change may end with.
-const CHANGE: &[u16] = &[404, 409, 412, 413, 415, 503];
+const CHANGE: &[u16] = &[404, 409, 412, 413, 415, 422, 503];
 
 fn reads(path: &'static str, answer: Answer, summary: &'static str) -> Operation {
     let problems: &[u16] = if path.contains("{key}") { &[404] } else { &[] };
@@ -116,7 +126,7 @@ impl Operation {
 }
 
 fn acts(path: &'static str, summary: &'static str) -> Operation {
-    let (parameters, answer) = (vec![IF_MATCH], Answer::Tagged("Changed"));
+    let (parameters, answer) = (vec![IF_MATCH, IDEMPOTENCY_KEY], Answer::Tagged("Changed"));
     Operation { method: "post", path, summary, parameters, body: Some(false), answer, problems: CHANGE }
 }
 
@@ -137,7 +147,7 @@ pub(crate) fn operations() -> Vec<Operation> {
             answer: Answer::Tagged("Changed"),
             ..reads("/api/v1/flags/{key}", Answer::Object, "Moves the canary, or changes who is on the beta list")
         }
-        .asking([IF_MATCH])
+        .asking([IF_MATCH, IDEMPOTENCY_KEY])
         .failing(CHANGE),
         acts("/api/v1/flags/{key}/pause", "Holds the rollout where it is"),
         acts("/api/v1/flags/{key}/resume", "Lifts a pause or a rollback, at the percentage before it or a lower one"),
@@ -187,7 +197,8 @@ pub(crate) fn operations() -> Vec<Operation> {
                 "Reads the configuration again, all of it or nothing",
             )
         }
-        .failing(&[409, 422, 503]),
+        .asking([IDEMPOTENCY_KEY])
+        .failing(&[409, 413, 422, 503]),
         reads("/api/v1/instances", Answer::Json("InstanceList"), "The gateways that share the store"),
         reads("/api/v1/events", Answer::Json("EventList"), "The audit trail, newest first")
             .asking([

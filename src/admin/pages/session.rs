@@ -77,6 +77,9 @@ pub(crate) async fn enter(
         let csrf = proof(&state.pages.key, &nonce);
         (Visitor { actor, role: Role::Operator, csrf, has_token: false }, fresh)
     };
+    if let Err(error) = entry::count(&state, client, Some(&visitor.actor)) {
+        return refused(&state, Some(&visitor), &error);
+    }
     if *request.method() == Method::POST && !is_same_site(request.headers()) {
         return refused(&state, Some(&visitor), &AdminError::OtherSite);
     }
