@@ -3,6 +3,7 @@
 //! A token is 256 random bits, so its SHA-256 is all that is kept of it, and enough: a slow hash makes it dear to guess a
 //! password that a person chose, and these cannot be guessed at any speed.
 
+mod certificate;
 mod rate;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
+pub use crate::access::certificate::{Certificate, Subject};
 pub use crate::access::rate::RateLimit;
 
 /// What every token begins with, so that people and scanners for leaked secrets know one when they see it.
@@ -177,6 +179,7 @@ pub struct Token {
 #[derive(Debug)]
 pub struct Access {
     tokens: Option<ArcSwap<Vec<Token>>>,
+    certificates: ArcSwap<Vec<Certificate>>,
     /// What is wrong with the file of tokens, if those in force are not what it holds.
     problem: ArcSwapOption<String>,
 }
@@ -185,13 +188,24 @@ impl Access {
     /// For an address that only this machine reaches.
     #[must_use]
     pub fn open() -> Self {
-        Self { tokens: None, problem: ArcSwapOption::empty() }
+        Self { tokens: None, certificates: ArcSwap::default(), problem: ArcSwapOption::empty() }
     }
 
     /// Only with one of `tokens`; if there are none, for nobody.
     #[must_use]
     pub fn guarded(tokens: Vec<Token>) -> Self {
-        Self { tokens: Some(ArcSwap::from_pointee(tokens)), problem: ArcSwapOption::empty() }
+        Self { tokens: Some(ArcSwap::from_pointee(tokens)), ..Self::open() }
+    }
+
+    /// Lets those in, too, who have one of `certificates`, and nobody with another.
+    pub fn certify(&self, certificates: Vec<Certificate>) {
+        self.certificates.store(Arc::new(certificates));
+    }
+
+    /// Whom a certificate stands for that tells `subjects`: the first that is named in the configuration.
+    #[must_use]
+    pub fn certified(&self, subjects: &[Subject]) -> Option<Certificate> {
+        self.certificates.load().iter().find(|certificate| subjects.contains(&certificate.subject)).cloned()
     }
 
     /// The tokens in force.
@@ -200,7 +214,7 @@ impl Access {
         self.tokens.as_ref().map_or_else(Vec::new, |tokens| Vec::clone(&tokens.load()))
     }
 
-    /// Whether tokens are needed.
+    /// Whether tokens or certificates are needed.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
         self.tokens.is_some()

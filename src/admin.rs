@@ -2,6 +2,7 @@
 
 mod attempts;
 mod diffs;
+mod door;
 mod entry;
 mod events;
 mod metrics;
@@ -49,6 +50,7 @@ use crate::shadow::Shadows;
 use crate::store::Once;
 use crate::telemetry::Lost;
 
+pub use crate::admin::door::{Door, Peer};
 pub use crate::admin::once::KEY_HEADER;
 pub use crate::admin::problem::UNDER_WAY;
 pub use crate::admin::rates::Rates;
@@ -88,6 +90,8 @@ pub struct AdminState {
     pub changing: Arc<AllChanging>,
     /// The TLS that clients speak, if they do.
     pub tls: Option<Arc<Tls>>,
+    /// The TLS that the admin API itself speaks, if it does.
+    pub own_tls: Option<Arc<Tls>>,
     /// What counts that of requests which could not be told.
     pub lost: Lost,
     /// What became of notifications.
@@ -126,6 +130,7 @@ impl AdminState {
             availability,
             changing,
             tls: None,
+            own_tls: None,
             lost: Lost::default(),
             deliveries: Arc::default(),
             stopping,

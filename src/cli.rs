@@ -20,6 +20,7 @@ mod serve;
 mod show;
 mod simulate;
 mod token;
+mod trust;
 mod watch;
 mod why;
 
@@ -240,6 +241,15 @@ struct AdminArgs {
     /// The gateway's admin API.
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:8081", value_parser = url)]
     admin: String,
+    /// Where it speaks TLS: a PEM file of those who vouch for it; without it, whom the system trusts.
+    #[arg(long, env = "TIDEGATE_ADMIN_CA", value_name = "FILE")]
+    admin_ca: Option<PathBuf>,
+    /// A PEM file with a certificate to show there.
+    #[arg(long, env = "TIDEGATE_ADMIN_CERT", value_name = "FILE", requires = "admin_key")]
+    admin_cert: Option<PathBuf>,
+    /// A PEM file with that certificate's private key.
+    #[arg(long, env = "TIDEGATE_ADMIN_KEY", value_name = "FILE", requires = "admin_cert")]
+    admin_key: Option<PathBuf>,
     /// The token to show there, if it asks for one.
     #[arg(long, env = "TIDEGATE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
@@ -721,11 +731,12 @@ fn any_text() -> impl clap::builder::TypedValueParser<Value = bool> {
 
 /// The URL of an admin API.
 fn url(text: &str) -> Result<String, &'static str> {
-    let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let authority = authority.map(|rest| rest.trim_end_matches('/'));
     if authority.is_some_and(|authority| authority.parse::<Authority>().is_ok()) {
         Ok(text.to_owned())
     } else {
-        Err("write it like http://127.0.0.1:8081")
+        Err("write it like http://127.0.0.1:8081, or https://")
     }
 }
 
@@ -743,14 +754,14 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Schema => schema::schema(),
         Command::Explain(args) => explain::explain(&args),
         Command::Export(args) => export::export(&args),
-        Command::Status(args) => show::status(&Client::new(&args.admin), &args),
+        Command::Status(args) => show::status(&Client::new(&args.admin)?, &args),
         Command::Why(args) => why::why(&args),
         Command::Diffs(args) => diffs::diffs(&args),
         Command::Token(args) => token::token(args),
         Command::Compare(args) => compare::compare(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Reload(args) => reload::reload(&args),
-        Command::History(args) => show::history(&Client::new(&args.admin), &args),
+        Command::History(args) => show::history(&Client::new(&args.admin)?, &args),
         Command::Set(args) => show::set(&args),
         Command::Beta(args) => beta::beta(&args),
         Command::Pause(args) => show::act("pause", &args.flag, &args.change),

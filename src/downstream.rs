@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use crate::downstream::accept::{Entrance, Seats, accept};
 pub use crate::downstream::head::HeadLimits;
 pub use crate::downstream::refusal::Refusal;
-pub use crate::downstream::tls::{CertificateFiles, ClientCertificates, Demand, Handshakes, Tls, TlsConfig};
+pub use crate::downstream::tls::{CertificateFiles, ClientCertificates, Demand, Handshakes, Offer, Tls, TlsConfig};
 
 /// What clients may take of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::access::Access;
-use crate::admin::{AdminState, Asked, Rates, Reloads, router};
+use crate::admin::{AdminState, Asked, Door, Rates, Reloads, router};
 use crate::availability::Availability;
 use crate::clock;
 use crate::config::Config;
@@ -66,6 +66,8 @@ pub struct Addresses {
     pub https: Option<SocketAddr>,
     /// The admin API.
     pub admin: SocketAddr,
+    /// Whether that speaks TLS.
+    pub admin_tls: bool,
     /// The built-in backends, by name.
     pub builtin: Vec<(String, SocketAddr)>,
 }
@@ -86,6 +88,7 @@ pub enum BadFlags {
 /// If one cannot be used; names it.
 pub fn check(config: &Config) -> Result<(), String> {
     tls(config)?;
+    admin_tls(config)?;
     AccessLog::check(&config.access_log)?;
     Spans::open(&config.tracing)?;
     Identity::look(config.identity.clone()).map(drop)
@@ -160,7 +163,9 @@ async fn run(
     let in_flight = Arc::new(InFlight::default());
     let identity = Arc::new(Identity::open(config.identity.clone()).map_err(StartError::Keys)?);
     let tls = tls(&config).map_err(StartError::Keys)?;
-    let changing = identity.changing().into_iter().chain(tls.iter().map(|tls| tls.changing())).collect();
+    let own_tls = admin_tls(&config).map_err(StartError::Keys)?;
+    let spoken: Vec<_> = tls.iter().chain(&own_tls).cloned().collect();
+    let changing = identity.changing().into_iter().chain(spoken.iter().map(|tls| tls.changing())).collect();
     let changing = Arc::new(AllChanging::from_pointee(changing));
     let shadows = Arc::new(Shadows::default());
     let (access_log, _written) = AccessLog::open(&config.access_log).map_err(StartError::Keys)?.unzip();
@@ -185,9 +190,10 @@ async fn run(
         http: http.address(),
         https: https.as_ref().map(|https| https.address()),
         admin: admin.address(),
+        admin_tls: own_tls.is_some(),
         builtin: builtin_addresses.clone(),
     };
-    let admin = admin.into_tokio()?;
+    let admin = Door::new(admin.into_tokio()?, own_tls.clone());
 
     // Last of what may fail, since with the store comes the right to change the rollouts.
     let (store, rollouts) = open_store(&config, flags, &recorder, &availability, addresses.http).await?;
@@ -235,7 +241,7 @@ async fn run(
         admin: admin_in_force,
         flags: flag_watch,
         changing: Arc::clone(&changing),
-        tls: tls.clone(),
+        tls: spoken,
         access: Arc::clone(&access),
         rates: Arc::clone(&rates),
         availability: Arc::clone(&availability),
@@ -247,6 +253,7 @@ async fn run(
     state.reloads = Arc::clone(&reloads);
     state.rates = rates;
     state.tls = tls;
+    state.own_tls.clone_from(&own_tls);
     state.lost = lost;
     state.shadows = shadows;
     parts.spawn(state.clone().sample_until(control_stopping.clone()));
@@ -283,7 +290,7 @@ async fn run(
 /// Who may use the admin API.
 fn access(config: &Config) -> Result<Arc<Access>, StartError> {
     let access = config.admin.access().map_err(StartError::Tokens)?;
-    if access.is_guarded() && !config.listen.admin.ip().is_loopback() {
+    if access.is_guarded() && config.admin.tls.is_none() && !config.listen.admin.ip().is_loopback() {
         warn!(
             "the admin API listens on {} without TLS: whoever is on the way can read its tokens",
             config.listen.admin
@@ -310,6 +317,12 @@ async fn open_store(
 /// What TLS is spoken with, if it is.
 fn tls(config: &Config) -> Result<Option<Arc<Tls>>, String> {
     let tls = config.listen.https.as_ref().map(|https| Tls::open(https.tls.clone(), &config.limits));
+    Ok(tls.transpose()?.map(Arc::new))
+}
+
+/// What TLS the admin API speaks, if it does.
+fn admin_tls(config: &Config) -> Result<Option<Arc<Tls>>, String> {
+    let tls = config.admin.tls.as_ref().map(|tls| Tls::open(tls.clone(), &config.limits));
     Ok(tls.transpose()?.map(Arc::new))
 }
 

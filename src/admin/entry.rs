@@ -1,7 +1,5 @@
 //! Who is let in, and as whom.
 
-use std::net::SocketAddr;
-
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Method};
@@ -9,7 +7,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::warn;
 
-use crate::access::{Role, Token};
+use crate::access::{Certificate, Role, Token};
+use crate::admin::door::Peer;
 use crate::admin::problem::AdminError;
 use crate::admin::rates::Asker;
 use crate::admin::{ACTOR_HEADER, AdminState};
@@ -31,13 +30,13 @@ pub(crate) struct Actor {
 /// Lets those in who may do what they ask, and notes who they are.
 pub(crate) async fn guard(
     State(state): State<AdminState>,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    ConnectInfo(client): ConnectInfo<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let admitted = admit(&state, client, &request);
+    let admitted = admit(&state, &client, &request);
     if !UNCOUNTED.contains(&request.uri().path())
-        && let Err(error) = count(&state, client, admitted.as_ref().ok().and_then(Option::as_ref))
+        && let Err(error) = count(&state, &client, admitted.as_ref().ok().and_then(Option::as_ref))
     {
         return error.into_response();
     }
@@ -54,27 +53,46 @@ pub(crate) async fn guard(
 /// # Errors
 ///
 /// If it is one too many.
-pub(crate) fn count(state: &AdminState, client: SocketAddr, actor: Option<&Actor>) -> Result<(), AdminError> {
+pub(crate) fn count(state: &AdminState, client: &Peer, actor: Option<&Actor>) -> Result<(), AdminError> {
     let proven = actor.filter(|_| state.access.is_guarded());
-    let asker = proven.map_or_else(|| Asker::at(client.ip()), |actor| Asker::Known(actor.name.clone()));
+    let asker = proven.map_or_else(|| Asker::at(client.address.ip()), |actor| Asker::Known(actor.name.clone()));
     state.rates.take(asker, clock::now()).map_err(AdminError::TooManyRequests)
 }
 
-fn admit(state: &AdminState, client: SocketAddr, request: &Request) -> Result<Option<Actor>, AdminError> {
+fn admit(state: &AdminState, client: &Peer, request: &Request) -> Result<Option<Actor>, AdminError> {
     if !state.access.is_guarded() {
         return Ok(Some(Actor { name: local(request.headers()) }));
     }
     let for_all = FOR_ALL.contains(&request.uri().path());
-    let Some(shown) = bearer(request.headers()) else {
-        return if for_all { Ok(None) } else { Err(AdminError::NoToken) };
+    let (name, role) = match bearer(request.headers()) {
+        Some(shown) => {
+            let token = token(state, client, shown, request.uri().path())?;
+            (token.name, token.role)
+        }
+        None => match certified(state, client) {
+            Ok(certificate) => (certificate.name, certificate.role),
+            Err(_) if for_all => return Ok(None),
+            Err(error) => return Err(error),
+        },
     };
-    let token = token(state, client, shown, request.uri().path())?;
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let needed = if reads { Role::Viewer } else { Role::Operator };
-    if token.role < needed {
-        return Err(AdminError::Forbidden { name: token.name.to_string(), role: token.role, needed });
+    if role < needed {
+        return Err(AdminError::Forbidden { name: name.to_string(), role, needed });
     }
-    Ok(Some(Actor { name: token.name.to_string() }))
+    Ok(Some(Actor { name: name.to_string() }))
+}
+
+/// Whom the certificate stands for that `client` shows.
+///
+/// # Errors
+///
+/// If there is none, or it is nobody's here.
+pub(crate) fn certified(state: &AdminState, client: &Peer) -> Result<Certificate, AdminError> {
+    if client.subjects().is_empty() {
+        return Err(AdminError::NoToken);
+    }
+    state.access.certified(client.subjects()).ok_or(AdminError::UnknownCertificate)
 }
 
 /// The token that `client` shows at `place`.
@@ -82,14 +100,14 @@ fn admit(state: &AdminState, client: SocketAddr, request: &Request) -> Result<Op
 /// # Errors
 ///
 /// If there is none like it, or too many were tried.
-pub(crate) fn token(state: &AdminState, client: SocketAddr, shown: &str, place: &str) -> Result<Token, AdminError> {
-    let now = clock::now();
-    if let Some(wait) = state.attempts.wait(client.ip(), now) {
+pub(crate) fn token(state: &AdminState, client: &Peer, shown: &str, place: &str) -> Result<Token, AdminError> {
+    let (now, address) = (clock::now(), client.address.ip());
+    if let Some(wait) = state.attempts.wait(address, now) {
         return Err(AdminError::TooManyAttempts(wait));
     }
     state.access.find(shown).ok_or_else(|| {
-        state.attempts.failed(client.ip(), now);
-        warn!(client = %client.ip(), place, "an unknown token was shown to the admin API");
+        state.attempts.failed(address, now);
+        warn!(client = %address, place, "an unknown token was shown to the admin API");
         AdminError::UnknownToken
     })
 }

@@ -50,7 +50,9 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
         problems: state.problems().len(),
         lost_lines: state.lost.lines.as_ref().map(|lines| lines.dropped_lines() as u64),
         lost_spans: state.lost.spans.as_ref().map(Spans::lost),
-        tls: state.tls.as_ref().map(|tls| (tls.handshakes(), tls.expiries())),
+        tls: state.tls.as_ref().map(|tls| tls.handshakes()),
+        own_tls: state.own_tls.as_ref().map(|tls| tls.handshakes()),
+        expiries: state.tls.iter().chain(&state.own_tls).flat_map(|tls| tls.expiries()).collect(),
         fates: state.deliveries.fates(),
         waiting: state.deliveries.waiting(),
     }));
@@ -74,7 +76,9 @@ struct Snapshot {
     problems: usize,
     lost_lines: Option<u64>,
     lost_spans: Option<u64>,
-    tls: Option<(Handshakes, Vec<(PathBuf, i64)>)>,
+    tls: Option<Handshakes>,
+    own_tls: Option<Handshakes>,
+    expiries: BTreeMap<PathBuf, i64>,
     fates: BTreeMap<(String, Fate), u64>,
     waiting: BTreeMap<String, u64>,
 }
@@ -213,18 +217,25 @@ impl Snapshot {
     }
 
     fn tls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let Some((handshakes, expiries)) = &self.tls else { return Ok(()) };
-        let help = "TLS handshakes with clients, by how they ended";
-        let mut family = encoder.encode_descriptor("tidegate_tls_handshakes", help, None, MetricType::Counter)?;
-        let Handshakes { completed, failed, timed_out } = *handshakes;
-        for (result, count) in [("completed", completed), ("failed", failed), ("timed_out", timed_out)] {
-            ConstCounter::new(count).encode(family.encode_family(&[("result", result)])?)?;
+        let families = [
+            ("tidegate_tls_handshakes", "TLS handshakes with clients, by how they ended", &self.tls),
+            ("tidegate_admin_tls_handshakes", "TLS handshakes with users of the admin API", &self.own_tls),
+        ];
+        for (name, help, handshakes) in families {
+            let Some(Handshakes { completed, failed, timed_out }) = *handshakes else { continue };
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (result, count) in [("completed", completed), ("failed", failed), ("timed_out", timed_out)] {
+                ConstCounter::new(count).encode(family.encode_family(&[("result", result)])?)?;
+            }
+        }
+        if self.expiries.is_empty() {
+            return Ok(());
         }
 
         let help = "Until when a certificate that clients are shown is valid, in seconds since 1970";
         let (name, kind) = ("tidegate_tls_certificate_expiry_timestamp", MetricType::Gauge);
         let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
-        for (file, expiry) in expiries {
+        for (file, expiry) in &self.expiries {
             let file = file.display().to_string();
             ConstGauge::new(*expiry).encode(family.encode_family(&[("file", file.as_str())])?)?;
         }

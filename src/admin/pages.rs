@@ -20,8 +20,6 @@ mod session;
 mod text;
 mod trend;
 
-use std::net::SocketAddr;
-
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, State};
@@ -34,6 +32,7 @@ use maud::html;
 use tokio::sync::watch;
 
 use crate::access::Role;
+use crate::admin::door::Peer;
 use crate::admin::pages::action::Action;
 use crate::admin::pages::card::card;
 use crate::admin::pages::confirm::Confirmation;
@@ -348,7 +347,7 @@ fn login_page(state: &AdminState, form: &Form, error: Option<&AdminError>) -> Re
 
 async fn log_in(
     State(state): Shared,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    ConnectInfo(client): ConnectInfo<Peer>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -359,7 +358,7 @@ async fn log_in(
         Ok(form) => form,
         Err(error) => return login_page(&state, &Form::default(), Some(&error)),
     };
-    match session::sign_in(&state, client, &headers, &form) {
+    match session::sign_in(&state, &client, &headers, &form) {
         Ok(cookie) => {
             let mut response = see_other(safe_path(form.get("next")));
             response.headers_mut().append(SET_COOKIE, cookie);

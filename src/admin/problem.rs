@@ -48,6 +48,11 @@ pub(crate) enum AdminError {
     /// 401
     #[error("there is no such token; it may have been revoked")]
     UnknownToken,
+    /// 401
+    #[error(
+        "this client certificate is nobody's here; name whom it stands for under `[admin.certificates]`, or show a token"
+    )]
+    UnknownCertificate,
     /// 403
     #[error("`{name}` is a {role}, and this takes a token of role {needed}")]
     Forbidden {
@@ -93,7 +98,9 @@ impl AdminError {
             Self::UnknownFlag(_) | Self::Change(ChangeError::UnknownFlag(_)) => {
                 (StatusCode::NOT_FOUND, "unknown-flag", "Unknown flag")
             }
-            Self::NoToken | Self::UnknownToken => (StatusCode::UNAUTHORIZED, "unauthorized", "Token needed"),
+            Self::NoToken | Self::UnknownToken | Self::UnknownCertificate => {
+                (StatusCode::UNAUTHORIZED, "unauthorized", "Token needed")
+            }
             Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
             Self::TooManyAttempts(_) => (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts"),
             Self::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests"),
@@ -122,7 +129,7 @@ impl AdminError {
     /// Adds what clients are told besides.
     pub(crate) fn add_headers(&self, response: &mut Response) {
         match self {
-            Self::NoToken | Self::UnknownToken => {
+            Self::NoToken | Self::UnknownToken | Self::UnknownCertificate => {
                 let scheme = HeaderValue::from_static("Bearer realm=\"tidegate\"");
                 response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
             }

@@ -15,7 +15,7 @@ pub(crate) fn beta(args: &BetaArgs) -> anyhow::Result<()> {
 
 fn edit(args: &BetaEditArgs, edit: BetaEdit) -> anyhow::Result<()> {
     let BetaEditArgs { flag, change, .. } = args;
-    let client = Client::new(&change.admin);
+    let client = Client::new(&change.admin)?;
     let changed = client.edit_beta(flag, edit, change.reason.as_deref(), change.actor.as_deref())?;
     if client.json {
         return print_json(&changed);
@@ -28,7 +28,7 @@ fn edit(args: &BetaEditArgs, edit: BetaEdit) -> anyhow::Result<()> {
 }
 
 fn list(args: &BetaListArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.admin);
+    let client = Client::new(&args.admin)?;
     let mut cursor = args.cursor.clone();
     loop {
         let page = client.beta(&args.flag, cursor.as_deref(), args.limit)?;

@@ -19,7 +19,7 @@ use crate::api::{
     BetaEdit, BetaPage, ChainReport, Change, Changed, Diffs, EventList, Explanation, FlagList, FlagStatus, FlagdExport,
     InstanceList, Problem, Readiness, Reloaded, SecondList, Why,
 };
-use crate::cli::AdminArgs;
+use crate::cli::{AdminArgs, trust};
 use crate::clock;
 use crate::flag::{FlagKey, Percentage};
 
@@ -47,8 +47,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(args: &AdminArgs) -> Self {
+    /// What asks the admin API that `args` name.
+    ///
+    /// # Errors
+    ///
+    /// If a file with a certificate cannot be used.
+    pub(crate) fn new(args: &AdminArgs) -> anyhow::Result<Self> {
         let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT));
+        let config = match trust::tls(args)? {
+            Some(tls) => config.tls_config(tls),
+            None => config,
+        };
         let token = args.token.as_ref().map(|token| format!("Bearer {token}"));
         let config = config
             .middleware(move |mut request: Request<SendBody<'_>>, next: MiddlewareNext<'_>| {
@@ -58,7 +67,7 @@ impl Client {
                 next.handle(request)
             })
             .build();
-        Self { agent: config.into(), base: args.admin.trim_end_matches('/').to_owned(), json: args.json }
+        Ok(Self { agent: config.into(), base: args.admin.trim_end_matches('/').to_owned(), json: args.json })
     }
 
     pub(crate) fn readiness(&self) -> anyhow::Result<Readiness> {
@@ -263,6 +272,15 @@ impl Client {
 
     fn nobody(&self, error: ureq::Error) -> anyhow::Error {
         let base = &self.base;
+        let is_tls = match &error {
+            ureq::Error::Io(error) => error.kind() == ErrorKind::InvalidData,
+            other => matches!(other, ureq::Error::Rustls(_)),
+        };
+        if is_tls {
+            let message =
+                format!("{base} and this command do not agree on TLS; `--admin-ca FILE` names whom to believe");
+            return anyhow!(error).context(message);
+        }
         anyhow!(error)
             .context(format!("no gateway answers at {base}; is `tidegate serve` running? `--admin URL` names another"))
     }
@@ -273,7 +291,10 @@ fn may_have_arrived(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Io(error) => !matches!(
             error.kind(),
-            ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+            ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::InvalidData
         ),
         ureq::Error::Timeout(which) => !matches!(which, ureq::Timeout::Resolve | ureq::Timeout::Connect),
         ureq::Error::Protocol(_) => true,

@@ -8,7 +8,7 @@ use crate::cli::client::Client;
 use crate::cli::output::{print, print_json, share, table};
 
 pub(crate) fn diffs(args: &DiffsArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.admin);
+    let client = Client::new(&args.admin)?;
     let diffs = client.diffs(&args.flag)?;
     if client.json { print_json(&diffs) } else { print(&text(&diffs)) }
 }

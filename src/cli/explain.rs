@@ -29,7 +29,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     let explanation = if args.offline {
         offline(args, AskedRequest::from_parts(parts)?)?
     } else {
-        Client::new(&args.admin).explain(&args.flag, &parts)?
+        Client::new(&args.admin)?.explain(&args.flag, &parts)?
     };
     if args.admin.json {
         return print_json(&explanation);

@@ -16,7 +16,7 @@ use crate::flag_file::load;
 use crate::rollout::flagd_export;
 
 pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<()> {
-    let exported = if args.offline { offline(args)? } else { Client::new(&args.admin).export(&args.flag)? };
+    let exported = if args.offline { offline(args)? } else { Client::new(&args.admin)?.export(&args.flag)? };
     if args.admin.json {
         print_json(&exported)?;
     } else {

@@ -5,7 +5,7 @@ use crate::cli::client::Client;
 use crate::cli::output::{print, print_json};
 
 pub(crate) fn reload(args: &ReloadArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.admin);
+    let client = Client::new(&args.admin)?;
     let reloaded = client.reload(args.actor.as_deref())?;
     if client.json {
         return print_json(&reloaded);

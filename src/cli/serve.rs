@@ -16,7 +16,7 @@ use crate::server::{Addresses, BadFlags, ReadConfig, StartError};
 use crate::{server, telemetry};
 
 /// Where clients look for the admin API without being told.
-const DEFAULT_ADMIN: &str = "127.0.0.1:8081";
+const DEFAULT_ADMIN: &str = "http://127.0.0.1:8081";
 
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let _log = init_log(args.log)?;
@@ -77,14 +77,14 @@ pub(crate) fn load(path: Option<&Path>) -> anyhow::Result<Config> {
 
 fn greeting(addresses: &Addresses) -> String {
     let program = env::args().next().unwrap_or_else(|| "tidegate".to_owned());
-    let admin = addresses.admin.to_string();
-    let elsewhere = if admin == DEFAULT_ADMIN { String::new() } else { format!(" --admin http://{admin}") };
+    let admin = format!("{}://{}", if addresses.admin_tls { "https" } else { "http" }, addresses.admin);
+    let elsewhere = if admin == DEFAULT_ADMIN { String::new() } else { format!(" --admin {admin}") };
     let http = addresses.http;
     let mut text = format!("tidegate {}\n  gateway  http://{http}\n", env!("CARGO_PKG_VERSION"));
     if let Some(https) = addresses.https {
         let _ = writeln!(text, "  with TLS https://{https}");
     }
-    let _ = writeln!(text, "  admin    http://{admin}");
+    let _ = writeln!(text, "  admin    {admin}");
     for (name, address) in &addresses.builtin {
         let _ = writeln!(text, "  {name:<7}  http://{address} (built in)");
     }

@@ -209,24 +209,24 @@ fn arm_row(name: &str, arm: &ArmStatus) -> Vec<String> {
 
 pub(crate) fn set(args: &SetArgs) -> anyhow::Result<()> {
     let SetArgs { flag, percent, asking, change } = args;
-    let client = Client::new(&change.admin);
+    let client = Client::new(&change.admin)?;
     let seen = confirm(&client, flag, Verb::Set(*percent), asking)?;
     show_change(&client, &client.set(flag, *percent, change.reason.as_deref(), change.actor.as_deref(), seen)?)
 }
 
 pub(crate) fn promote(args: &DangerousArgs) -> anyhow::Result<()> {
-    let seen = confirm(&Client::new(&args.change.admin), &args.flag, Verb::Promote, &args.asking)?;
+    let seen = confirm(&Client::new(&args.change.admin)?, &args.flag, Verb::Promote, &args.asking)?;
     act_on("promote", &args.flag, None, &args.change, seen)
 }
 
 pub(crate) fn roll_back(args: &DangerousArgs) -> anyhow::Result<()> {
-    let seen = confirm(&Client::new(&args.change.admin), &args.flag, Verb::RollBack, &args.asking)?;
+    let seen = confirm(&Client::new(&args.change.admin)?, &args.flag, Verb::RollBack, &args.asking)?;
     act_on("rollback", &args.flag, None, &args.change, seen)
 }
 
 pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<()> {
     let ResumeArgs { flag, percentage, asking, change } = args;
-    let seen = confirm(&Client::new(&change.admin), flag, Verb::Resume(*percentage), asking)?;
+    let seen = confirm(&Client::new(&change.admin)?, flag, Verb::Resume(*percentage), asking)?;
     act_on("resume", flag, *percentage, change, seen)
 }
 
@@ -242,7 +242,7 @@ fn act_on(
     change: &ChangeArgs,
     seen: Option<u64>,
 ) -> anyhow::Result<()> {
-    let client = Client::new(&change.admin);
+    let client = Client::new(&change.admin)?;
     let changed = client.act(action, flag, percentage, change.reason.as_deref(), change.actor.as_deref(), seen)?;
     show_change(&client, &changed)
 }

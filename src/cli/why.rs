@@ -8,7 +8,7 @@ use crate::cli::client::Client;
 use crate::cli::output::{print, print_json, share, table};
 
 pub(crate) fn why(args: &WhyArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.admin);
+    let client = Client::new(&args.admin)?;
     let flag = client.flag(&args.flag)?;
     let why = client.why(&args.flag)?;
     if client.json {

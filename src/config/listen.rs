@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::admin::Admin;
 use crate::document::{Placed, Section, boolean, duration, parsed, string};
-use crate::downstream::{CertificateFiles, ClientCertificates, Demand, TlsConfig};
+use crate::downstream::{CertificateFiles, ClientCertificates, Demand, Offer, TlsConfig};
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,12 @@ pub(crate) fn listen(mut section: Section<'_>, access: &Admin) -> Option<Listen>
 
 fn https(mut section: Section<'_>) -> Option<Https> {
     let address = section.required("address", "\"0.0.0.0:8443\"", parsed::<SocketAddr>);
+    let tls = tls(section, Offer::Both);
+    Some(Https { address: address?.value, tls: tls? })
+}
+
+/// Certificates, and whom clients have to be vouched for by: all that `section` holds.
+pub(crate) fn tls(mut section: Section<'_>, offer: Offer) -> Option<TlsConfig> {
     let first = files(&mut section);
     let others: Vec<_> = section
         .sections("certificates")
@@ -86,7 +92,7 @@ fn https(mut section: Section<'_>) -> Option<Https> {
         authorities: authorities.value.into(),
         demand: demand.map_or(Demand::Required, |demand| demand.value),
     });
-    Some(Https { address: address?.value, tls: TlsConfig { certificates: certificates?, clients } })
+    Some(TlsConfig { certificates: certificates?, clients, offer })
 }
 
 fn files(section: &mut Section<'_>) -> Option<CertificateFiles> {

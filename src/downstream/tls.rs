@@ -75,6 +75,24 @@ impl std::str::FromStr for Demand {
     }
 }
 
+/// Which versions of HTTP are offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// HTTP/2, and HTTP/1.1.
+    Both,
+    /// HTTP/1.1.
+    Http1,
+}
+
+impl Offer {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Both => vec![HTTP2.to_vec(), HTTP1.to_vec()],
+            Self::Http1 => vec![HTTP1.to_vec()],
+        }
+    }
+}
+
 /// How clients are spoken to in TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsConfig {
@@ -82,6 +100,8 @@ pub struct TlsConfig {
     pub certificates: Vec<CertificateFiles>,
     /// Whether clients prove who they are.
     pub clients: Option<ClientCertificates>,
+    /// What is spoken in it.
+    pub offer: Offer,
 }
 
 /// How many handshakes ended how.
@@ -216,11 +236,11 @@ fn make(config: &TlsConfig, contents: &[Vec<u8>]) -> Result<Made, String> {
             builder.with_client_cert_verifier(verifier.build().map_err(|error| refused(&error))?)
         }
     };
-    let mut config = builder.with_cert_resolver(Arc::new(chosen));
-    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+    let mut server = builder.with_cert_resolver(Arc::new(chosen));
+    server.alpn_protocols = config.offer.protocols();
     // New ones each time: whoever was let in by another file of authorities proves anew who they are.
-    config.ticketer = Ticketer::new().map_err(|error| refused(&error))?;
-    Ok(Made { config: Arc::new(config), expiries })
+    server.ticketer = Ticketer::new().map_err(|error| refused(&error))?;
+    Ok(Made { config: Arc::new(server), expiries })
 }
 
 /// A certificate with its key, the names that it is for, and until when it is valid.

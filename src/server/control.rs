@@ -1,14 +1,13 @@
 //! The control plane: what judges, moves, keeps and tells of the rollouts, beside the requests.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use crate::admin::{Door, Peer};
 use crate::rollout::Rollouts;
 use crate::server::stop::until;
 
@@ -28,8 +27,8 @@ pub(crate) fn keep_rollouts(parts: &mut JoinSet<()>, rollouts: &Arc<Rollouts>, s
 }
 
 /// Serves the admin API until `stopping` turns true.
-pub(crate) async fn serve_admin(listener: TcpListener, router: Router, stopping: watch::Receiver<bool>) {
-    let served = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+pub(crate) async fn serve_admin(door: Door, router: Router, stopping: watch::Receiver<bool>) {
+    let served = axum::serve(door, router.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(until(stopping))
         .await;
     if let Err(error) = served {

@@ -40,7 +40,7 @@ pub(crate) struct Reloader {
     pub(crate) admin: watch::Sender<Admin>,
     pub(crate) flags: FlagWatch,
     pub(crate) changing: Arc<AllChanging>,
-    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) tls: Vec<Arc<Tls>>,
     pub(crate) access: Arc<Access>,
     pub(crate) rates: Arc<Rates>,
     pub(crate) availability: Arc<Availability>,
@@ -117,6 +117,7 @@ impl Reloader {
         }
         if config.admin != self.current.admin {
             self.access.replace(access.tokens());
+            self.access.certify(config.admin.certificates.clone());
             self.rates.set(config.admin.rate_limit);
             self.admin.send_replace(config.admin.clone());
         }
@@ -183,6 +184,7 @@ fn needing_restart(old: &Config, new: &Config) -> Vec<String> {
         ("listen.http", listen.http != old.listen.http),
         ("listen.https", listen.https != old.listen.https),
         ("listen.admin", listen.admin != old.listen.admin),
+        ("admin.tls", admin.tls != old.admin.tls),
         ("admin: whether tokens are needed", admin.is_guarded() != old.admin.is_guarded()),
         ("limits.idle", limits.idle != old.limits.idle),
         ("limits.http2_streams", limits.streams != old.limits.streams),

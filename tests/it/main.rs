@@ -15,6 +15,7 @@ macro_rules! on_both {
 }
 
 mod admin;
+mod admin_tls;
 mod audit;
 mod backend;
 mod bad_requests;

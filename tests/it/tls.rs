@@ -7,7 +7,7 @@ use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -21,20 +21,20 @@ use crate::harness::{DEADLINE, Gateway, Site, eventually, header, read_to_end, s
 use crate::upstream::Upstream;
 
 /// Somebody who vouches for servers or clients of one test.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
 }
 
 /// A certificate and its key, in PEM.
-struct Pair {
+pub(crate) struct Pair {
     certificate: String,
     key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -42,7 +42,20 @@ impl Authority {
         Self { pem: certificate.pem(), certificate: certificate.der().clone(), issuer: Issuer::new(params, key) }
     }
 
-    fn vouch(&self, names: &[&str]) -> Pair {
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A certificate for somebody of this name.
+    pub(crate) fn vouch_for(&self, name: SanType) -> Pair {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names.push(name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    pub(crate) fn vouch(&self, names: &[&str]) -> Pair {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
@@ -50,7 +63,7 @@ impl Authority {
     }
 
     /// A client that believes this authority, speaks `protocols` and may show a certificate.
-    fn client(&self, protocols: &[&[u8]], shown: Option<&Pair>) -> TlsConnector {
+    pub(crate) fn client(&self, protocols: &[&[u8]], shown: Option<&Pair>) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let builder = ClientConfig::builder().with_root_certificates(roots);
@@ -67,7 +80,7 @@ impl Authority {
 }
 
 impl Pair {
-    fn write(&self, site: &Site, name: &str) {
+    pub(crate) fn write(&self, site: &Site, name: &str) {
         site.write(&format!("{name}.pem"), &self.certificate);
         site.write(&format!("{name}.key"), &self.key);
     }

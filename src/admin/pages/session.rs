@@ -4,8 +4,6 @@
 //! ends it. Scripts cannot read it (`HttpOnly`) and no other site's page has it sent (`SameSite=Strict`). Where no token is
 //! needed it is a nonce alone. A form carries the HMAC of the nonce, keyed with the token, or with a key of this process.
 
-use std::net::SocketAddr;
-
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -16,8 +14,9 @@ use maud::html;
 use sha2::Sha256;
 use tracing::warn;
 
-use crate::access::Role;
+use crate::access::{Certificate, Role};
 use crate::admin::AdminState;
+use crate::admin::door::Peer;
 use crate::admin::entry::{self, Actor};
 use crate::admin::pages::form::Form;
 use crate::admin::pages::layout::{Page, refused};
@@ -59,25 +58,27 @@ impl Visitor {
 /// Lets those in who have logged in, or everybody where nobody has to.
 pub(crate) async fn enter(
     State(state): State<AdminState>,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    ConnectInfo(client): ConnectInfo<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let shown = session(request.headers());
-    let (visitor, fresh) = if state.access.is_guarded() {
-        match recognised(&state, client, shown) {
-            Ok(visitor) => (visitor, None),
-            Err(AdminError::NoToken | AdminError::UnknownToken) => return to_login(&request, &state),
-            Err(error) => return refused(&state, None, &error),
+    let (visitor, fresh) = match recognised(&state, &client, shown) {
+        Ok(visitor) => (visitor, None),
+        Err(AdminError::NoToken) if !state.access.is_guarded() => {
+            let actor = Actor { name: entry::local(request.headers()) };
+            without_token(&state, &client, shown, actor, Role::Operator, request.headers())
         }
-    } else {
-        let nonce = shown.filter(|nonce| is_nonce(nonce)).map_or_else(nonce, str::to_owned);
-        let fresh = (shown != Some(&nonce)).then(|| cookie(&nonce, request.headers()));
-        let actor = Actor { name: entry::local(request.headers()) };
-        let csrf = proof(&state.pages.key, &nonce);
-        (Visitor { actor, role: Role::Operator, csrf, has_token: false }, fresh)
+        Err(AdminError::NoToken | AdminError::UnknownToken) => match entry::certified(&state, &client) {
+            Ok(Certificate { name, role, .. }) => {
+                let actor = Actor { name: name.to_string() };
+                without_token(&state, &client, shown, actor, role, request.headers())
+            }
+            Err(_) => return to_login(&request, &state),
+        },
+        Err(error) => return refused(&state, None, &error),
     };
-    if let Err(error) = entry::count(&state, client, Some(&visitor.actor)) {
+    if let Err(error) = entry::count(&state, &client, Some(&visitor.actor)) {
         return refused(&state, Some(&visitor), &error);
     }
     if *request.method() == Method::POST && !is_same_site(request.headers()) {
@@ -91,8 +92,26 @@ pub(crate) async fn enter(
     response
 }
 
+/// Somebody who needs no token, or has a certificate instead; with the cookie of a new session, if it is one.
+fn without_token(
+    state: &AdminState,
+    client: &Peer,
+    shown: Option<&str>,
+    actor: Actor,
+    role: Role,
+    headers: &HeaderMap,
+) -> (Visitor, Option<HeaderValue>) {
+    let nonce = shown.filter(|nonce| is_nonce(nonce)).map_or_else(nonce, str::to_owned);
+    let fresh = (shown != Some(&nonce)).then(|| cookie(&nonce, client, headers));
+    let csrf = proof(&state.pages.key, &nonce);
+    (Visitor { actor, role, csrf, has_token: false }, fresh)
+}
+
 /// Who a session's cookie says it is.
-fn recognised(state: &AdminState, client: SocketAddr, shown: Option<&str>) -> Result<Visitor, AdminError> {
+fn recognised(state: &AdminState, client: &Peer, shown: Option<&str>) -> Result<Visitor, AdminError> {
+    if !state.access.is_guarded() {
+        return Err(AdminError::NoToken);
+    }
     let (nonce, token) = shown.and_then(|shown| shown.split_once('.')).ok_or(AdminError::NoToken)?;
     let found = entry::token(state, client, token, "a page")?;
     let csrf = proof(token.as_bytes(), nonce);
@@ -129,7 +148,7 @@ pub(crate) fn check(visitor: &Visitor, form: &Form) -> Result<(), AdminError> {
 /// Takes a token that somebody typed, and gives the cookie that keeps it.
 pub(crate) fn sign_in(
     state: &AdminState,
-    client: SocketAddr,
+    client: &Peer,
     headers: &HeaderMap,
     form: &Form,
 ) -> Result<HeaderValue, AdminError> {
@@ -138,8 +157,8 @@ pub(crate) fn sign_in(
     }
     let token = form.get("token").ok_or(AdminError::NoToken)?;
     let found = entry::token(state, client, token, "the login page")?;
-    tracing::info!(name = %found.name, role = %found.role, client = %client.ip(), "logged in to the dashboard");
-    Ok(cookie(&format!("{}.{token}", nonce()), headers))
+    tracing::info!(name = %found.name, role = %found.role, client = %client.address.ip(), "logged in to the dashboard");
+    Ok(cookie(&format!("{}.{token}", nonce()), client, headers))
 }
 
 /// The cookie that ends a session.
@@ -169,10 +188,10 @@ fn session(headers: &HeaderMap) -> Option<&str> {
     cookies.find_map(|cookies| cookie_in(cookies, COOKIE_NAME)).filter(|value| !value.is_empty())
 }
 
-fn cookie(value: &str, headers: &HeaderMap) -> HeaderValue {
+fn cookie(value: &str, client: &Peer, headers: &HeaderMap) -> HeaderValue {
     // The browser says how it came here, also where something else ends its TLS.
     let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
-    let secure = if origin.starts_with("https://") { "; Secure" } else { "" };
+    let secure = if client.is_secure() || origin.starts_with("https://") { "; Secure" } else { "" };
     let text = format!("{COOKIE_NAME}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={MAX_AGE_S}{secure}");
     let mut cookie = HeaderValue::from_str(&text).unwrap_or_else(|error| {
         warn!(%error, "a token that no cookie can hold");
@@ -235,8 +254,9 @@ mod tests {
     fn a_cookie_is_for_tls_alone_where_there_is_tls() {
         let mut headers = HeaderMap::new();
         headers.insert(ORIGIN, HeaderValue::from_static("https://gate.test"));
-        let secure = cookie("x", &headers);
+        let client = Peer::plain(([127, 0, 0, 1], 1).into());
+        let secure = cookie("x", &client, &headers);
         assert!(secure.to_str().unwrap().ends_with("; HttpOnly; SameSite=Strict; Max-Age=43200; Secure"));
-        assert!(!cookie("x", &HeaderMap::new()).to_str().unwrap().contains("Secure"));
+        assert!(!cookie("x", &client, &HeaderMap::new()).to_str().unwrap().contains("Secure"));
     }
 }

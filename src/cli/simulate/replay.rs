@@ -51,7 +51,7 @@ struct MethodStop {
 }
 
 pub(crate) fn run(args: &SimulateArgs, flag: &FlagKey) -> anyhow::Result<()> {
-    let client = Client::new(&args.admin);
+    let client = Client::new(&args.admin)?;
     let seconds = client.seconds(flag, args.release.as_deref(), None)?.seconds;
     let rollbacks = client.events(Some(flag), None, EVENTS)?.events;
     let Some((seconds, ended_by)) = last_trial(seconds, &rollbacks) else {
