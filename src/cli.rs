@@ -188,6 +188,10 @@ struct ServeArgs {
     /// Start although flag files are bad: routes to a flag are then served by the next best route.
     #[arg(long)]
     tolerate_bad_flags: bool,
+    /// Take over from the gateway that runs, at the `listen.handover` of the configuration: its sockets, its rollouts and
+    /// their evidence. It goes on if this one cannot start, and else ends once its last request has.
+    #[arg(long)]
+    upgrade: bool,
     #[command(flatten)]
     log: LogArgs,
 }

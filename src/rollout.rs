@@ -12,6 +12,7 @@ mod command;
 mod exchange;
 mod explanation;
 mod fleet;
+mod handover;
 mod latency;
 mod merge;
 mod ramp;
@@ -84,6 +85,8 @@ pub struct Rollouts {
     /// Orders everything that writes to the store.
     saving: AsyncMutex<()>,
     unsaved: Notify,
+    /// Whether another process has the right to change the rollouts. Changed with the book in hand only.
+    handed_over: watch::Sender<bool>,
     /// Counts what was written to the audit trail.
     written: watch::Sender<u64>,
     /// This gateway, as others see it.
@@ -113,10 +116,21 @@ impl Rollouts {
         let (stored, trials, lifted) = (store.rollouts().await?, store.trials().await?, store.lifted().await?);
         let book = Book::new(stored, trials, lifted, clock::now());
         let (saving, unsaved) = (AsyncMutex::new(()), Notify::new());
-        let written = watch::Sender::new(0);
+        let (written, handed_over) = (watch::Sender::new(0), watch::Sender::new(false));
         let instance = fleet::instance(name, now_text());
         let book = Mutex::new(book);
-        Ok(Arc::new(Self { flags, recorder, availability, store, book, saving, unsaved, written, instance }))
+        Ok(Arc::new(Self {
+            flags,
+            recorder,
+            availability,
+            store,
+            book,
+            saving,
+            unsaved,
+            handed_over,
+            written,
+            instance,
+        }))
     }
 
     /// Puts what the flag files say in force, all of it at once, or keeps the last good set and notes what is wrong.
@@ -233,7 +247,7 @@ impl Rollouts {
     pub async fn change(self: &Arc<Self>, key: FlagKey, request: Request) -> Result<Saved, ChangeError> {
         // In a task of its own: if the asker goes away in the middle, a change must not stay stored and not in force.
         let rollouts = Arc::clone(self);
-        let changed = tokio::spawn(async move { rollouts.make_change(&key, request).await }).await;
+        let changed = tokio::spawn(async move { rollouts.make_change_in_time(&key, request).await }).await;
         changed.unwrap_or(Err(ChangeError::Interrupted))
     }
 
@@ -290,6 +304,9 @@ impl Rollouts {
     /// The record of the change, with its generation reserved; `None` if there is nothing to change.
     fn prepare(&self, key: &FlagKey, request: &Request) -> Result<Option<Record>, ChangeError> {
         let mut book = self.book();
+        if self.is_handed_over() {
+            return Err(ChangeError::HandedOver);
+        }
         let set = self.flags.load();
         let entry = looked_at(set.get(key), key, request)?;
         let Some(live) = book.live.get(key) else { return Err(ChangeError::UnknownFlag(key.clone())) };
@@ -342,6 +359,9 @@ impl Rollouts {
 
     fn roll_back_by_hand(&self, key: &FlagKey, request: Request) -> Result<(), ChangeError> {
         let mut book = self.book();
+        if self.is_handed_over() {
+            return Err(ChangeError::HandedOver);
+        }
         let set = self.flags.load();
         let entry = looked_at(set.get(key), key, &request)?;
         if entry.rollout.phase == Phase::RolledBack {
@@ -398,6 +418,9 @@ impl Rollouts {
     /// Judges every canary on what has come in up to `now`, and rolls back those that are worse.
     pub fn tick(&self, now: Instant) {
         let mut book = self.book();
+        if self.is_handed_over() {
+            return;
+        }
         let set = self.flags.load();
         let mut worse = Vec::new();
         let second = clock::wall().as_second();

@@ -7,10 +7,13 @@
 mod builtin;
 mod control;
 mod error;
+mod handover;
+mod link;
 mod listener;
 mod reload;
 mod requests;
 mod stop;
+mod takeover;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,21 +37,24 @@ use crate::flag_file::Loader;
 use crate::flag_store::FlagStore;
 use crate::notify::notify_until;
 use crate::proxy::{self, Gateway, Identity, InFlight, Policy, Seeing, ShadowConfig, Tools, Upkeep, Upstreams};
-use crate::recorder::{RecordedFlagStore, Recorder};
+use crate::recorder::Recorder;
 use crate::remade::{self, AllChanging};
 use crate::rollout::Rollouts;
 use crate::server::builtin::start_backends;
 use crate::server::control::{keep_rollouts, serve_admin};
+use crate::server::handover::{Handover, Offer, is_taken};
 use crate::server::listener::Sockets;
 use crate::server::reload::{FlagWatch, Reloader, watch_tokens};
 use crate::server::requests::{roots, take_requests};
-use crate::server::stop::{Running, StopSignals, Stops};
+use crate::server::stop::{Running, StopSignals, Stops, Successor};
+use crate::server::takeover::Predecessor;
 use crate::shadow::Shadows;
 use crate::store::Store;
-use crate::telemetry::{AccessLog, Lost, Spans};
+use crate::telemetry::{AccessLog, Lost, Spans, chain};
 
 pub use crate::server::builtin::serve_backend_alone;
 pub use crate::server::error::StartError;
+pub use crate::server::link::LinkError;
 pub use crate::server::reload::ReadConfig;
 
 /// Who asks by a signal, for the audit trail: somebody on this machine.
@@ -74,11 +80,29 @@ pub struct Addresses {
 
 /// How to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// What bad flag files mean.
+    pub bad_flags: BadFlags,
+    /// Whose place is taken.
+    pub place: Place,
+}
+
+/// How to start with bad flag files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadFlags {
     /// Not at all.
     Refuse,
     /// Without flags: routes that name one fall back to the next best route.
     Tolerate,
+}
+
+/// Whose place a gateway takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Nobody's.
+    New,
+    /// That of the gateway which runs at `listen.handover`.
+    Running,
 }
 
 /// Looks at the files of keys and certificates that `config` names as [`serve`] would, and makes none.
@@ -104,7 +128,7 @@ pub fn check(config: &Config) -> Result<(), String> {
 /// If it cannot start; nothing has been served then.
 pub fn serve(
     config: Config,
-    bad_flags: BadFlags,
+    start: Start,
     read: ReadConfig,
     announce: impl FnOnce(&Addresses),
 ) -> Result<(), StartError> {
@@ -114,7 +138,7 @@ pub fn serve(
     let copies = runtime("copies", 1)?;
     let handles =
         Handles { data: data.handle().clone(), backends: backends.handle().clone(), copies: copies.handle().clone() };
-    let served = control.block_on(run(config, bad_flags, read, handles, announce));
+    let served = control.block_on(run(config, start, read, handles, announce));
     // What is still under way has used up its time.
     for runtime in [data, copies, backends, control] {
         runtime.shutdown_background();
@@ -132,7 +156,7 @@ struct Handles {
 
 async fn run(
     config: Config,
-    bad_flags: BadFlags,
+    start: Start,
     read: ReadConfig,
     handles: Handles,
     announce: impl FnOnce(&Addresses),
@@ -140,9 +164,12 @@ async fn run(
     // Before anything can be worth stopping: a signal from here on is not lost.
     let mut stop_signals = StopSignals::new()?;
     let mut hangups = signal(SignalKind::hangup())?;
-    let Sockets { http, https, admin } = Sockets::bind(&config.listen)?;
+    let (mut predecessor, mut handover) = place(&config, start.place).await?;
+    let sockets = Sockets::bind(&config.listen, predecessor.as_mut())?;
+    let offered = sockets.offer()?;
+    let Sockets { http, https, admin } = sockets;
     let mut loader = Loader::new(config.flags.path.clone(), config.expectations());
-    let definitions = match (loader.load(), bad_flags) {
+    let definitions = match (loader.load(), start.bad_flags) {
         (Err(problems), BadFlags::Refuse) => return Err(StartError::Flags(problems)),
         (loaded, _) => loaded,
     };
@@ -196,10 +223,24 @@ async fn run(
     let admin = Door::new(admin.into_tokio()?, own_tls.clone());
 
     // Last of what may fail, since with the store comes the right to change the rollouts.
-    let (store, rollouts) = open_store(&config, flags, &recorder, &availability, addresses.http).await?;
+    let lock = match &mut predecessor {
+        Some(predecessor) => predecessor.take_store().await?,
+        None => None,
+    };
+    let failed = |source| StartError::Store { url: config.store.to_string(), source };
+    let store = Store::open_with(&config.store, lock).await.map_err(failed)?;
+    let (counted, known) = (Arc::clone(&recorder), Arc::clone(&availability));
+    let rollouts = Rollouts::open(flags, counted, known, store.clone(), instance_name(addresses.http));
+    let rollouts = rollouts.await.map_err(failed)?;
     rollouts.adopt_files(definitions);
     // A failure is noted where it happened, and serving does not depend on it.
     let _ = rollouts.flush().await;
+    if let Some(predecessor) = predecessor {
+        if stop_signals.have_come() {
+            return Err(StartError::Interrupted);
+        }
+        predecessor.farewell().await?;
+    }
 
     let entrance = Entrance {
         limits: Arc::new(config.limits),
@@ -212,8 +253,8 @@ async fn run(
     let doors = [(Some(http), None), (https, tls.clone())];
     let doors: Vec<_> = doors.into_iter().filter_map(|(bound, tls)| Some((bound?, door(tls)))).collect();
     let entrances = doors.iter().map(|(_, entrance)| Arc::clone(entrance)).collect();
-    let accepting =
-        handles.data.spawn(take_requests(gateway, doors, roots, config.limits, stops.accepting.subscribe()));
+    let (closing, stopping) = (stops.doors.subscribe(), stops.requests.subscribe());
+    let accepting = handles.data.spawn(take_requests(gateway, doors, roots, config.limits, closing, stopping));
 
     let control_stopping = stops.control.subscribe();
     let mut parts = JoinSet::new();
@@ -260,15 +301,26 @@ async fn run(
     let deliveries = Arc::clone(&state.deliveries);
     let (channels, to_tell) = (reloader.current.notify.clone(), Arc::clone(&rollouts));
     parts.spawn(notify_until(channels, store.clone(), to_tell, deliveries, control_stopping.clone()));
-    parts.spawn(serve_admin(admin, router(state), control_stopping));
+    parts.spawn(serve_admin(admin, router(state), stops.admin.subscribe()));
+    let offer = Offer { sockets: offered, rollouts: Arc::clone(&rollouts), lock: store.lock() };
     let mut running = Running { stops, in_flight, accepting, parts, builtin, rollouts, store };
 
     info!(http = %addresses.http, admin = %addresses.admin, "tidegate is up");
+    if let Some(Err(error)) = handover.as_mut().map(Handover::open) {
+        error!(problem = chain(&error), "nobody can take over from this gateway");
+    }
     announce(&addresses);
 
+    let mut successor = Box::pin(async {
+        match handover {
+            Some(handover) => handover.give_way(offer).await,
+            None => std::future::pending().await,
+        }
+    });
     let ended = loop {
         let (actor, answer) = tokio::select! {
-            () = stop_signals.first() => break Ok(()),
+            () = stop_signals.first() => break Ok(Successor::None),
+            () = &mut successor => break Ok(Successor::Listens),
             () = running.part_ended() => break Err(StartError::PartEnded),
             _ = hangups.recv() => (BY_SIGNAL.to_owned(), None),
             Some(Asked { actor, answer }) = asked.recv() => (actor, Some(answer)),
@@ -283,8 +335,23 @@ async fn run(
     if ended.is_err() {
         error!("a part of the gateway ended by itself: stopping, so that whoever runs it notices");
     }
-    running.stop(reloader.current.listen.drain, &mut stop_signals).await;
-    ended
+    drop(successor);
+    let drain = reloader.current.listen.drain;
+    running.stop(drain, *ended.as_ref().unwrap_or(&Successor::None), &mut stop_signals).await;
+    ended.map(drop)
+}
+
+/// The gateway whose place is taken, if there is one, and the socket where others may ask for this one's.
+async fn place(config: &Config, place: Place) -> Result<(Option<Predecessor>, Option<Handover>), StartError> {
+    let Some(path) = &config.listen.handover else {
+        return if place == Place::New { Ok((None, None)) } else { Err(StartError::NoHandover) };
+    };
+    let predecessor = match place {
+        Place::Running => Some(Predecessor::greet(path).await?),
+        Place::New if is_taken(path) => return Err(StartError::Running(path.clone())),
+        Place::New => None,
+    };
+    Ok((predecessor, Some(Handover::make(path)?)))
 }
 
 /// Who may use the admin API.
@@ -297,21 +364,6 @@ fn access(config: &Config) -> Result<Arc<Access>, StartError> {
         );
     }
     Ok(Arc::new(access))
-}
-
-/// The store, and the rollouts as it has them.
-async fn open_store(
-    config: &Config,
-    flags: Arc<RecordedFlagStore>,
-    recorder: &Arc<Recorder>,
-    availability: &Arc<Availability>,
-    http: SocketAddr,
-) -> Result<(Store, Arc<Rollouts>), StartError> {
-    let failed = |source| StartError::Store { url: config.store.to_string(), source };
-    let store = Store::open(&config.store).await.map_err(failed)?;
-    let (recorder, availability) = (Arc::clone(recorder), Arc::clone(availability));
-    let rollouts = Rollouts::open(flags, recorder, availability, store.clone(), instance_name(http)).await;
-    Ok((store, rollouts.map_err(failed)?))
 }
 
 /// What TLS is spoken with, if it is.

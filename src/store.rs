@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod evidence;
 mod fleet;
+mod handover;
 mod notes;
 mod notices;
 mod postgres;
@@ -22,6 +23,7 @@ mod trials;
 mod writer;
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,11 +98,20 @@ impl Store {
     ///
     /// If the URL is none of a store, or the store cannot be opened.
     pub async fn open(config: &Config) -> Result<Self, StoreError> {
+        Self::open_with(config, None).await
+    }
+
+    /// The same, with the `lock` of another process, which has handed over: it is used if it is that of the store's file.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is none of a store, or the store cannot be opened.
+    pub async fn open_with(config: &Config, lock: Option<OwnedFd>) -> Result<Self, StoreError> {
         let (readers, source) = if is_postgres(&config.url) {
             let (server, pool) = PostgresServer::open(&config.url).await?;
             (Pool::Postgres(pool), Source::Postgres(server))
         } else if Config::is_known(&config.url) {
-            let (file, pool) = SqliteFile::open(&config.url).await?;
+            let (file, pool) = SqliteFile::open(&config.url, lock).await?;
             (Pool::Sqlite(pool), Source::Sqlite(file))
         } else {
             return Err(StoreError::Url);

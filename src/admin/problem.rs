@@ -116,6 +116,10 @@ impl AdminError {
             Self::Change(ChangeError::Stale { .. } | ChangeError::Overtaken) => {
                 (StatusCode::PRECONDITION_FAILED, "stale", "Changed meanwhile")
             }
+            Self::Change(ChangeError::HandedOver | ChangeError::Store(StoreError::HandedOver))
+            | Self::Store(StoreError::HandedOver) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "taking-over", "Another process takes over")
+            }
             Self::Change(ChangeError::Store(_) | ChangeError::Uncertain(_) | ChangeError::Interrupted)
             | Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store", "Store unavailable"),
         }
@@ -135,6 +139,10 @@ impl AdminError {
             }
             Self::TooManyAttempts(wait) | Self::TooManyRequests(wait) => {
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            }
+            Self::Change(ChangeError::HandedOver | ChangeError::Store(StoreError::HandedOver))
+            | Self::Store(StoreError::HandedOver) => {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(1));
             }
             _ => {}
         }

@@ -12,7 +12,7 @@ use crate::backend;
 use crate::cli::output::print;
 use crate::cli::{BackendArgs, LogArgs, ServeArgs, check};
 use crate::config::{Config, environment};
-use crate::server::{Addresses, BadFlags, ReadConfig, StartError};
+use crate::server::{Addresses, BadFlags, Place, ReadConfig, Start, StartError};
 use crate::{server, telemetry};
 
 /// Where clients look for the admin API without being told.
@@ -25,9 +25,10 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
     // What the process was given in its environment stays; the file may say something else by then.
     let read: ReadConfig = Arc::new(move || Config::load(path.as_deref(), &environment()));
     let bad_flags = if args.tolerate_bad_flags { BadFlags::Tolerate } else { BadFlags::Refuse };
+    let place = if args.upgrade { Place::Running } else { Place::New };
     // Somebody who cannot read the greeting can still be served.
     let announce = |addresses: &Addresses| drop(print(&greeting(addresses)));
-    match server::serve(config, bad_flags, read, announce) {
+    match server::serve(config, Start { bad_flags, place }, read, announce) {
         Err(StartError::Flags(problems)) => {
             check::tell(&problems)?;
             bail!("{}", StartError::Flags(problems));

@@ -21,6 +21,8 @@ pub struct Listen {
     pub admin: SocketAddr,
     /// How long a stop waits for requests under way.
     pub drain: Duration,
+    /// The Unix socket where another process of the same user may ask to take over.
+    pub handover: Option<PathBuf>,
 }
 
 /// A second address of the gateway, where it speaks TLS.
@@ -37,6 +39,7 @@ pub(crate) fn listen(mut section: Section<'_>, access: &Admin) -> Option<Listen>
     let admin = section.optional("admin", parsed::<SocketAddr>);
     let drain = section.optional("drain", duration);
     let proxy_protocol = section.optional("proxy_protocol", boolean);
+    let handover = section.optional("handover", string).map(|path| PathBuf::from(path.value));
     let https_place = section.place_of("https");
     let https = section.section("https").and_then(https);
     if let Some(Placed { value, place }) = &admin
@@ -59,6 +62,7 @@ pub(crate) fn listen(mut section: Section<'_>, access: &Admin) -> Option<Listen>
         proxy_protocol: proxy_protocol?.value,
         admin: admin?.value,
         drain: drain?.value,
+        handover,
     })
 }
 

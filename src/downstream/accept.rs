@@ -123,21 +123,21 @@ impl Entrance {
     }
 }
 
-/// Hands every connection that `listener` takes to `app`, until `stopping` turns true.
+/// Hands every connection that `listener` takes to `app`, until `closing` turns true.
 ///
-/// Each is let in by the `entrance` of that moment. After the end, those that wait for their next request have to be let go,
-/// by `app.cleanup()`.
+/// Each is let in by the `entrance` of that moment, and goes on after the end until `stopping` turns true as well. Those that
+/// wait for their next request then have to be let go, by `app.cleanup()`.
 pub async fn accept<A: ServerApp + Send + Sync + 'static>(
     listener: TcpListener,
     app: Arc<A>,
     entrance: Arc<ArcSwap<Entrance>>,
+    mut closing: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
 ) {
-    let mut stop = stopping.clone();
     loop {
         let accepted = tokio::select! {
             // A sender that is gone stops nobody any more; then it is time, too.
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = closing.wait_for(|close| *close) => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {

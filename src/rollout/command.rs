@@ -103,6 +103,9 @@ pub enum ChangeError {
     /// The gateway stopped in the middle of it.
     #[error("the gateway stopped before the change was made; look again once it is back")]
     Interrupted,
+    /// Another process is taking over.
+    #[error("the change is not made, since another process is taking over from this gateway; ask again in a moment")]
+    HandedOver,
     /// The store did not say whether it kept it.
     #[error("it is not known whether the change was made; look again in a moment")]
     Uncertain(#[source] StoreError),

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::api::Instance;
 use crate::flag::{FlagKey, Phase};
 use crate::rollout::book::Book;
-use crate::rollout::{BY_FILE, ROLLBACK, Rollouts, announce, record};
+use crate::rollout::{BY_FILE, ROLLBACK, Rollouts, TICK, announce, record};
 use crate::store::{StoreError, StoredRollout};
 
 /// How often the store is looked at for what nobody told.
@@ -25,10 +25,14 @@ impl Rollouts {
         let mut changes = self.store.changes();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = looks.tick(), if self.store.is_shared() => {}
                 () = changes.next() => {}
+                // Whoever took over writes there; what is under way here follows it.
+                _ = ticks.tick(), if self.is_handed_over() => {}
                 _ = shutdown.wait_for(|stop| *stop) => return,
             }
             // A failure is noted by those who write.
@@ -36,7 +40,7 @@ impl Rollouts {
         }
     }
 
-    async fn follow(&self) -> Result<(), StoreError> {
+    pub(crate) async fn follow(&self) -> Result<(), StoreError> {
         // Nothing of ours is under way: what is read is as new as what we wrote.
         let _saving = self.saving.lock().await;
         let stored = self.store.rollouts().await?;

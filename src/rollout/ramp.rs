@@ -99,6 +99,9 @@ impl Rollouts {
     /// The changes that ramps ask for now.
     fn due(&self) -> Vec<(FlagKey, Request)> {
         let book = self.book();
+        if self.is_handed_over() {
+            return Vec::new();
+        }
         let set = self.flags.load();
         let due = |(key, live): (&FlagKey, &Live)| {
             let entry = set.get(key)?;

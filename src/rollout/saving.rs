@@ -29,12 +29,13 @@ impl Rollouts {
         loop {
             let stop = tokio::select! {
                 () = self.unsaved.notified() => false,
-                _ = probes.tick() => {
+                // Nothing is written here while another process may.
+                _ = probes.tick(), if !self.is_handed_over() => {
                     let probed = self.store.beat(&self.instance()).await;
                     self.note_store_health(&mut self.book(), probed.as_ref().err());
                     false
                 }
-                _ = trials.tick() => {
+                _ = trials.tick(), if !self.is_handed_over() => {
                     self.keep_trials().await;
                     continue;
                 }
@@ -51,6 +52,16 @@ impl Rollouts {
     /// Keeps the evidence as it is now, how far the ramps have come, and what was counted in the seconds that are over. What the
     /// store does not take is kept the next time, but for the seconds, which are lost.
     pub async fn keep_trials(&self) {
+        let _saving = self.saving.lock().await;
+        if self.is_handed_over() {
+            return;
+        }
+        // A failure is noted, and what was not kept is kept the next time.
+        let _ = self.write_trials().await;
+    }
+
+    /// To be called with `saving` held.
+    pub(crate) async fn write_trials(&self) -> Result<(), StoreError> {
         let (mut kept, mut ramps, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
         let now = clock::wall().as_second();
         let set = self.flags.load();
@@ -61,9 +72,8 @@ impl Rollouts {
             ramps.extend(generation.zip(live.progress.take_changes()).map(|(at, state)| (key.clone(), at, state)));
         }
         if kept.is_empty() && ramps.is_empty() && seconds.is_empty() {
-            return;
+            return Ok(());
         }
-        let _saving = self.saving.lock().await;
         let saved = async {
             self.store.save_trials(&kept).await?;
             self.store.save_ramps(&ramps).await?;
@@ -72,6 +82,7 @@ impl Rollouts {
         };
         let saved = saved.await;
         self.note_store_health(&mut self.book(), saved.as_ref().err());
+        saved
     }
 
     /// Keeps an event that is about the gateway as a whole. If the store does not take it, the log alone has it.
@@ -123,8 +134,9 @@ impl Rollouts {
     }
 
     pub(crate) fn note_store_health(&self, book: &mut Book, error: Option<&StoreError>) {
-        // Another gateway's newer state is no failure.
-        let text = error.filter(|error| !matches!(error, StoreError::Newer(_))).map(|error| chain(error));
+        // Another gateway's newer state is no failure, nor is its right to write.
+        let fails = |error: &&StoreError| !matches!(error, StoreError::Newer(_) | StoreError::HandedOver);
+        let text = error.filter(fails).map(|error| chain(error));
         match (&book.store_error, &text) {
             (None, Some(problem)) => {
                 warn!(%problem, "the store fails; traffic and rollbacks go on, other changes are refused");

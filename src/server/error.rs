@@ -1,10 +1,12 @@
 //! Why a gateway does not start.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::backend;
 use crate::diagnostic::Diagnostic;
 use crate::proxy::UpstreamError;
+use crate::server::link::LinkError;
 use crate::server::listener::BindError;
 use crate::store::StoreError;
 
@@ -53,6 +55,45 @@ pub enum StartError {
         #[source]
         source: backend::Error,
     },
+    /// Nobody can ask to take over where it should be.
+    #[error("cannot listen at {} (`listen.handover`)", path.display())]
+    Handover {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A gateway runs there.
+    #[error("a gateway listens at {} (`listen.handover`) already; `--upgrade` takes over from it", .0.display())]
+    Running(PathBuf),
+    /// It is not said where the running gateway is.
+    #[error(
+        "`--upgrade` asks the running gateway at `listen.handover`, which is not set; set it, and restart once without \
+         `--upgrade`"
+    )]
+    NoHandover,
+    /// There is no gateway to take over from.
+    #[error("no gateway listens at {} (`listen.handover`); without `--upgrade` one is started", path.display())]
+    NoPredecessor {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why it cannot be reached.
+        #[source]
+        source: io::Error,
+    },
+    /// The running gateway was not ready to give way.
+    #[error("cannot take over from the gateway at {}, which goes on", path.display())]
+    Takeover {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: LinkError,
+    },
+    /// A signal came before it had taken over.
+    #[error("told to stop before it had taken over; the running gateway goes on")]
+    Interrupted,
     /// A part that runs until the stop ended before it.
     #[error("a part of the gateway ended by itself; its log says more")]
     PartEnded,

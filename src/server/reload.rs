@@ -185,6 +185,7 @@ fn needing_restart(old: &Config, new: &Config) -> Vec<String> {
         ("listen.https", listen.https != old.listen.https),
         ("listen.admin", listen.admin != old.listen.admin),
         ("admin.tls", admin.tls != old.admin.tls),
+        ("listen.handover", listen.handover != old.listen.handover),
         ("admin: whether tokens are needed", admin.is_guarded() != old.admin.is_guarded()),
         ("limits.idle", limits.idle != old.limits.idle),
         ("limits.http2_streams", limits.streams != old.limits.streams),

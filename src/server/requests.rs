@@ -34,13 +34,14 @@ pub(crate) fn roots(config: &Config) -> Result<Option<String>, StartError> {
     }
 }
 
-/// Takes requests until `stopping` turns true.
+/// Takes connections until `closing` turns true, and requests from those until `stopping` does, too.
 pub(crate) async fn take_requests(
     gateway: Gateway,
     doors: Vec<(Bound, Arc<ArcSwap<Entrance>>)>,
     roots: Option<String>,
     limits: Limits,
-    stopping: watch::Receiver<bool>,
+    closing: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
 ) {
     let settings = ServerConf {
         threads: processors(),
@@ -60,7 +61,9 @@ pub(crate) async fn take_requests(
     let mut open = JoinSet::new();
     for (bound, entrance) in doors {
         match bound.into_tokio() {
-            Ok(listener) => drop(open.spawn(accept(listener, Arc::clone(&proxy), entrance, stopping.clone()))),
+            Ok(listener) => {
+                drop(open.spawn(accept(listener, Arc::clone(&proxy), entrance, closing.clone(), stopping.clone())))
+            }
             Err(error) => {
                 error!(%error, "cannot listen");
                 return;
@@ -70,5 +73,9 @@ pub(crate) async fn take_requests(
     // Each is closed by the stop alone; if one is not, that ends the others, too.
     let _ = open.join_next().await;
     drop(open);
+    if *closing.borrow() {
+        // A sender that is gone stops nobody any more; then it is time, too.
+        let _ = stopping.wait_for(|stop| *stop).await;
+    }
     proxy.cleanup().await;
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -39,7 +40,11 @@ pub(crate) struct Running {
 pub(crate) struct Stops {
     /// That the gateway is stopping, for those who ask whether it is ready.
     pub(crate) ready: watch::Sender<bool>,
-    pub(crate) accepting: watch::Sender<bool>,
+    /// That no more connections are taken.
+    pub(crate) doors: watch::Sender<bool>,
+    /// That no more requests are taken, from those that there are.
+    pub(crate) requests: watch::Sender<bool>,
+    pub(crate) admin: watch::Sender<bool>,
     pub(crate) control: watch::Sender<bool>,
     pub(crate) backends: watch::Sender<bool>,
 }
@@ -47,8 +52,23 @@ pub(crate) struct Stops {
 impl Default for Stops {
     fn default() -> Self {
         let stop = || watch::Sender::new(false);
-        Self { ready: stop(), accepting: stop(), control: stop(), backends: stop() }
+        Self { ready: stop(), doors: stop(), requests: stop(), admin: stop(), control: stop(), backends: stop() }
     }
+}
+
+impl Stops {
+    fn end_requests(&self) {
+        for stop in [&self.ready, &self.doors, &self.requests] {
+            stop.send_replace(true);
+        }
+    }
+}
+
+/// Whether another process listens on the same sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Successor {
+    None,
+    Listens,
 }
 
 impl Running {
@@ -61,15 +81,18 @@ impl Running {
     }
 
     /// Ends everything: no more requests, those under way within `drain`, no more control, then the backends. A signal cuts
-    /// the wait for requests short.
-    pub(crate) async fn stop(self, drain: Duration, signals: &mut StopSignals) {
+    /// the wait for requests short. Where a `successor` listens, new connections are for that one at once.
+    pub(crate) async fn stop(self, drain: Duration, successor: Successor, signals: &mut StopSignals) {
         let Self { stops, in_flight, mut accepting, parts, builtin, rollouts, store } = self;
         info!(in_flight = in_flight.count(), "stopping: those who ask are sent elsewhere, requests under way finish");
-        stops.ready.send_replace(true);
+        match successor {
+            Successor::None => stops.ready.send_replace(true),
+            Successor::Listens => stops.doors.send_replace(true) | stops.admin.send_replace(true),
+        };
         in_flight.discourage();
         let drained = async {
             tokio::time::sleep(LAME_DUCK).await;
-            stops.accepting.send_replace(true);
+            stops.end_requests();
             // It may have been what ended by itself.
             if !accepting.is_finished() {
                 let _ = (&mut accepting).await;
@@ -83,7 +106,8 @@ impl Running {
             () = signals.first() => warn!(in_flight = in_flight.count(), "told to stop again: not waiting any longer"),
         }
         // Also where the wait was cut short.
-        stops.accepting.send_replace(true);
+        stops.end_requests();
+        stops.admin.send_replace(true);
         stops.control.send_replace(true);
         join(parts, "the control plane").await;
         // Once more, now that nothing changes any more. A failure is logged where it happens.
@@ -119,6 +143,11 @@ pub(crate) struct StopSignals {
 impl StopSignals {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Whether one has come.
+    pub(crate) fn have_come(&mut self) -> bool {
+        self.first().now_or_never().is_some()
     }
 
     pub(crate) async fn first(&mut self) {

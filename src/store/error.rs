@@ -50,6 +50,9 @@ pub enum StoreError {
     /// It holds a state that is newer than the one to be kept.
     #[error("another gateway has changed `{0}`")]
     Newer(FlagKey),
+    /// Another process was given the right to write.
+    #[error("another process is taking over from this gateway, or has; ask again in a moment")]
+    HandedOver,
     /// It did not answer in time.
     #[error("the store did not answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -22,19 +23,19 @@ pub(crate) struct SqliteFile {
     options: SqliteConnectOptions,
     identity: FileIdentity,
     /// Held for as long as the store is open. Two gateways would overwrite each other's latches.
-    _lock: File,
+    lock: File,
 }
 
 impl SqliteFile {
     /// Opens the file, makes it if it isn't there, and brings its schema up to date.
-    pub(crate) async fn open(url: &str) -> Result<(Self, SqlitePool), StoreError> {
+    pub(crate) async fn open(url: &str, lock: Option<OwnedFd>) -> Result<(Self, SqlitePool), StoreError> {
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|_| StoreError::Url)?
             .journal_mode(SqliteJournalMode::Wal)
             // FULL, not NORMAL: an acknowledged change must survive the machine, not only the process.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
-        let lock = lock(options.get_filename())?;
+        let lock = locked(options.get_filename(), lock)?;
         let mut connection = options.clone().create_if_missing(true).connect().await?;
         sqlx::migrate!("migrations/store/sqlite").run(&mut connection).await?;
         // A database in memory has no file, and would keep nothing.
@@ -44,12 +45,17 @@ impl SqliteFile {
             .acquire_timeout(CALL_TIMEOUT)
             .connect_with(options.clone())
             .await?;
-        Ok((Self { options, identity, _lock: lock }, pool))
+        Ok((Self { options, identity, lock }, pool))
     }
 
     /// Whether the file is still the one that was opened.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         self.identity.check(self.options.get_filename())
+    }
+
+    /// The lock, for another process.
+    pub(crate) fn lock(&self) -> io::Result<OwnedFd> {
+        self.lock.try_clone().map(OwnedFd::from)
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, sqlx::Error> {
@@ -66,8 +72,7 @@ struct FileIdentity {
 
 impl FileIdentity {
     fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+        fs::metadata(path).map(Self::from)
     }
 
     /// Whether `path` still leads here. A file that was deleted can be written to, and keeps nothing.
@@ -81,12 +86,25 @@ impl FileIdentity {
     }
 }
 
-/// Locks the file beside the store's. The system gives the lock back when this process ends, however it ends.
-fn lock(store: &Path) -> Result<File, StoreError> {
+impl From<fs::Metadata> for FileIdentity {
+    fn from(metadata: fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// Locks the file beside the store's. The system gives the lock back when this process ends, however it ends, and every
+/// other to which it was `passed` on.
+fn locked(store: &Path, passed: Option<OwnedFd>) -> Result<File, StoreError> {
     let mut path = store.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
-    let file = File::create(&path).map_err(|error| StoreError::InUse { path: path.clone(), source: Some(error) })?;
+    let is_its = |file: &File| file.metadata().map(FileIdentity::from).ok() == FileIdentity::of(&path).ok();
+    let file = match passed.map(File::from).filter(is_its) {
+        // Locking it once more shows that it was locked, and does nothing.
+        Some(file) => Ok(file),
+        None => File::create(&path),
+    };
+    let file = file.map_err(|error| StoreError::InUse { path: path.clone(), source: Some(error) })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path, source: None }),

@@ -1,5 +1,8 @@
 //! The one connection that writes.
 
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::Mutex;
 
 use crate::store::database::Connection;
@@ -37,11 +40,13 @@ pub(crate) struct Writer {
     /// `None` until it is needed, and again after any failure: what state a connection is in after one (a full disk ends
     /// its transaction behind the driver's back), nobody has to know.
     connection: Mutex<Option<Connection>>,
+    /// Whether another process writes now.
+    handed_over: AtomicBool,
 }
 
 impl Writer {
     pub(crate) fn new(source: Source) -> Self {
-        Self { source, connection: Mutex::new(None) }
+        Self { source, connection: Mutex::new(None), handed_over: AtomicBool::new(false) }
     }
 
     /// Does `work` in one transaction, which no other writer's runs beside.
@@ -52,13 +57,39 @@ impl Writer {
         self.source.check()?;
         within(async {
             let mut kept = self.connection.lock().await;
+            // Relaxed: it changes under the same lock.
+            if self.handed_over.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let mut connection = self.begun(kept.take()).await?;
             let done = work(&mut connection).await?;
             connection.commit().await?;
             *kept = Some(connection);
-            Ok(done)
+            Ok(Some(done))
         })
-        .await
+        .await?
+        .ok_or(StoreError::HandedOver)
+    }
+
+    pub(crate) fn lock(&self) -> Option<OwnedFd> {
+        match &self.source {
+            Source::Sqlite(file) => file.lock().ok(),
+            Source::Postgres(_) => None,
+        }
+    }
+
+    /// Writes nothing more, after the write under way.
+    pub(crate) async fn hand_over(&self) {
+        let mut connection = self.connection.lock().await;
+        self.handed_over.store(true, Ordering::Relaxed);
+        if let Some(connection) = connection.take() {
+            connection.close().await;
+        }
+    }
+
+    /// Writes again.
+    pub(crate) fn take_back(&self) {
+        self.handed_over.store(false, Ordering::Relaxed);
     }
 
     /// A connection in a new transaction.

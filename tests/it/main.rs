@@ -52,6 +52,7 @@ mod shadow;
 mod simulate;
 mod stop;
 mod store;
+mod takeover;
 mod terminal;
 mod tls;
 mod tokens;
