@@ -385,10 +385,9 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
+        // As above: 101 is the answer.
         if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
             context.response_began = true;
-        }
-        if !response.status.is_informational() {
             if self.in_flight.is_awaited() && !session.is_upgrade_req() {
                 // The gateway is stopping: the client's next request has to find another way.
                 session.set_keepalive(None);

@@ -114,6 +114,7 @@ async fn an_upgrade_is_decided_counted_and_then_left_alone() {
     client.write_all(request.as_bytes()).await.unwrap();
     let head = read_until(&mut client, "\r\n\r\n").await.to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 101 ") && head.contains("upgrade: websocket\r\n"), "{head}");
+    assert!(head.contains("x-tidegate-variant: async\r\n") && head.contains("x-request-id: "), "{head}");
     for said in ["\0first\n", "GET / not HTTP\r\n\r\n", "last"] {
         client.write_all(said.as_bytes()).await.unwrap();
         assert_eq!(read_until(&mut client, said).await, said);
