@@ -34,7 +34,7 @@ use crate::telemetry::{AccessLogConfig, TracingConfig};
 pub use crate::config::admin::Admin;
 pub use crate::config::backends::{Backend, BackendKind};
 pub use crate::config::database::Database;
-pub use crate::config::environment::{Variable, environment};
+pub use crate::config::environment::{Variable, environment, notify_socket};
 pub use crate::config::flags::Flags;
 pub use crate::config::listen::{Https, Listen};
 

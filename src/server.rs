@@ -10,11 +10,13 @@ mod error;
 mod handover;
 mod link;
 mod listener;
+mod manager;
 mod reload;
 mod requests;
 mod stop;
 mod takeover;
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,6 +46,7 @@ use crate::server::builtin::start_backends;
 use crate::server::control::{keep_rollouts, serve_admin};
 use crate::server::handover::{Handover, Offer, is_taken};
 use crate::server::listener::Sockets;
+use crate::server::manager::{start_successor, tell_ready};
 use crate::server::reload::{FlagWatch, Reloader, watch_tokens};
 use crate::server::requests::{roots, take_requests};
 use crate::server::stop::{Running, StopSignals, Stops, Successor};
@@ -79,12 +82,16 @@ pub struct Addresses {
 }
 
 /// How to start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     /// What bad flag files mean.
     pub bad_flags: BadFlags,
     /// Whose place is taken.
     pub place: Place,
+    /// What is run on SIGUSR2, to take over.
+    pub successor: Vec<OsString>,
+    /// Where the service manager is told that the gateway is up, if it wants to know: `NOTIFY_SOCKET`.
+    pub manager: Option<String>,
 }
 
 /// How to start with bad flag files.
@@ -164,6 +171,7 @@ async fn run(
     // Before anything can be worth stopping: a signal from here on is not lost.
     let mut stop_signals = StopSignals::new()?;
     let mut hangups = signal(SignalKind::hangup())?;
+    let mut upgrades = signal(SignalKind::user_defined2())?;
     let (mut predecessor, mut handover) = place(&config, start.place).await?;
     let sockets = Sockets::bind(&config.listen, predecessor.as_mut())?;
     let offered = sockets.offer()?;
@@ -310,6 +318,9 @@ async fn run(
         error!(problem = chain(&error), "nobody can take over from this gateway");
     }
     announce(&addresses);
+    if let Some(socket) = &start.manager {
+        tell_ready(socket);
+    }
 
     let mut successor = Box::pin(async {
         match handover {
@@ -322,6 +333,10 @@ async fn run(
             () = stop_signals.first() => break Ok(Successor::None),
             () = &mut successor => break Ok(Successor::Listens),
             () = running.part_ended() => break Err(StartError::PartEnded),
+            _ = upgrades.recv() => {
+                start_successor(&start.successor);
+                continue;
+            }
             _ = hangups.recv() => (BY_SIGNAL.to_owned(), None),
             Some(Asked { actor, answer }) = asked.recv() => (actor, Some(answer)),
         };

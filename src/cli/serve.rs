@@ -11,12 +11,15 @@ use tracing_appender::non_blocking::WorkerGuard;
 use crate::backend;
 use crate::cli::output::print;
 use crate::cli::{BackendArgs, LogArgs, ServeArgs, check};
-use crate::config::{Config, environment};
+use crate::config::{Config, environment, notify_socket};
 use crate::server::{Addresses, BadFlags, Place, ReadConfig, Start, StartError};
 use crate::{server, telemetry};
 
 /// Where clients look for the admin API without being told.
 const DEFAULT_ADMIN: &str = "http://127.0.0.1:8081";
+
+/// The option that has a gateway take over from the one that runs.
+const UPGRADE: &str = "--upgrade";
 
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let _log = init_log(args.log)?;
@@ -26,9 +29,12 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let read: ReadConfig = Arc::new(move || Config::load(path.as_deref(), &environment()));
     let bad_flags = if args.tolerate_bad_flags { BadFlags::Tolerate } else { BadFlags::Refuse };
     let place = if args.upgrade { Place::Running } else { Place::New };
+    let mut successor: Vec<_> = env::args_os().filter(|argument| argument != UPGRADE).collect();
+    successor.push(UPGRADE.into());
+    let start = Start { bad_flags, place, successor, manager: notify_socket() };
     // Somebody who cannot read the greeting can still be served.
     let announce = |addresses: &Addresses| drop(print(&greeting(addresses)));
-    match server::serve(config, Start { bad_flags, place }, read, announce) {
+    match server::serve(config, start, read, announce) {
         Err(StartError::Flags(problems)) => {
             check::tell(&problems)?;
             bail!("{}", StartError::Flags(problems));

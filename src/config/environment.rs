@@ -37,6 +37,12 @@ pub fn environment() -> Vec<Variable> {
     variables
 }
 
+/// Where a service manager listens, if it started this process and wants to know when that is ready; see `sd_notify(3)`.
+#[must_use]
+pub fn notify_socket() -> Option<String> {
+    env::var_os("NOTIFY_SOCKET")?.into_string().ok().filter(|socket| !socket.is_empty())
+}
+
 /// Puts the variables that are Tidegate's over the document.
 ///
 /// Others of our prefix are left alone: the command line has its own (`TIDEGATE_ADMIN`), and a container platform sets

@@ -106,6 +106,7 @@ impl Handover {
             };
             match given {
                 Ok(()) => {
+                    info!("another process has taken over");
                     // The file in its place is the other's, or is about to be.
                     self.inode = None;
                     return;

@@ -263,6 +263,11 @@ impl Gateway {
         assert!(command.unwrap().success());
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id().unwrap()
+    }
+
     /// Sends SIGTERM.
     pub(crate) async fn terminate(&self) {
         self.signal("TERM").await;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixDatagram, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -253,6 +253,47 @@ async fn a_change_in_between_is_made_or_refused_and_never_lost() {
     let events = gateway.admin_json(&format!("/api/v1/events?flag={FLAG}")).await;
     let set: Vec<_> = events["events"].as_array().unwrap().iter().filter(|event| event["action"] == "set").collect();
     assert_eq!(set.len(), 2, "{events}");
+}
+
+/// A process that was not started here. It ends with the test.
+struct Stray(u32);
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("kill").args(["-KILL", &self.0.to_string()]).status();
+    }
+}
+
+#[tokio::test]
+async fn on_a_signal_the_gateway_starts_its_successor_and_the_service_manager_is_told() {
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address());
+    open_to_takeover(&site);
+    let manager = UnixDatagram::bind(site.path().join("notify")).unwrap();
+    let main_process = async || -> u32 {
+        let mut told = [0; 100];
+        let length = timeout(DEADLINE, manager.recv(&mut told)).await.unwrap().unwrap();
+        let told = String::from_utf8_lossy(&told[..length]).into_owned();
+        told.strip_prefix("READY=1\nMAINPID=").unwrap().trim().parse().unwrap()
+    };
+    let mut command = site.command(&["serve"]);
+    let log = fs::File::create(site.path().join("log")).unwrap();
+    command.env("NOTIFY_SOCKET", site.path().join("notify")).stderr(log);
+    let mut gateway = site.spawn(command).await;
+    assert_eq!(main_process().await, gateway.id());
+
+    site.write("flags/async-database.toml", "nothing of use");
+    gateway.signal("USR2").await;
+    let failed = "the process that was started to take over has ended";
+    eventually("it cannot start", || async { site.log().contains(failed) }).await;
+    assert_eq!(gateway.variant("alice").await, "async");
+
+    site.write("flags/async-database.toml", &flag_text(10.0));
+    gateway.signal("USR2").await;
+    let successor = Stray(main_process().await);
+    assert_ne!(successor.0, gateway.id());
+    assert_eq!(gateway.ended().await, Some(0));
+    assert_eq!(gateway.variant("alice").await, "async", "at the same address");
 }
 
 #[tokio::test]
