@@ -1,5 +1,6 @@
 //! The admin API: how people and their tools see and change the rollouts.
 
+mod approvals;
 mod attempts;
 mod diffs;
 mod door;
@@ -168,6 +169,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/flags/{key}/why", get(why))
         .route("/api/v1/flags/{key}/diffs", get(diffs::diffs))
         .route("/api/v1/flags/{key}/{action}", post(act))
+        .route("/api/v1/flags/{key}/approvals/{id}", post(approvals::approve).delete(approvals::withdraw))
+        .route("/api/v1/approvals", get(approvals::approvals))
         .route("/api/v1/instances", get(instances))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/stream", get(events::stream))
@@ -340,6 +343,7 @@ async fn patch(
         reason: change.reason,
         expected: expected(&headers)?,
         once: once.map(|once| once.0),
+        second: None,
     };
     answer(make(&state, &flag_key(&key?)?, asked).await?)
 }
@@ -377,24 +381,36 @@ async fn act(
         reason: change.reason,
         expected: expected(&headers)?,
         once: once.map(|once| once.0),
+        second: None,
     };
     answer(make(&state, &flag_key(&key)?, asked).await?)
 }
 
 /// Makes a change that a person asks for, by whichever way.
 async fn make(state: &AdminState, key: &FlagKey, asked: Request) -> Result<Changed, AdminError> {
-    if asked.reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_CHARS) {
+    reason_checked(asked.reason.as_deref())?;
+    let (saved, approval) = match state.rollouts.change(key.clone(), asked.clone()).await {
+        Ok(saved) => (saved == Saved::Yes, None),
+        Err(ChangeError::NeedsSecond(needed)) => (true, Some(state.rollouts.ask_second(key, &asked, needed).await?)),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Changed { flag: status(state, key)?, saved, approval })
+}
+
+fn reason_checked(reason: Option<&str>) -> Result<(), AdminError> {
+    let Some(reason) = reason else { return Ok(()) };
+    if reason.chars().count() > MAX_REASON_CHARS {
         return Err(AdminError::Invalid(format!("`reason` is at most {MAX_REASON_CHARS} characters long")));
     }
-    if asked.reason.as_ref().is_some_and(|reason| reason.chars().any(char::is_control)) {
+    if reason.chars().any(char::is_control) {
         return Err(AdminError::Invalid("`reason` is one line of text, without control characters".to_owned()));
     }
-    let saved = state.rollouts.change(key.clone(), asked).await? == Saved::Yes;
-    Ok(Changed { flag: status(state, key)?, saved })
+    Ok(())
 }
 
 fn answer(changed: Changed) -> Result<Response, AdminError> {
-    Ok(([(ETAG, etag(changed.flag.generation))], Json(changed)).into_response())
+    let status = if changed.approval.is_some() { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((status, [(ETAG, etag(changed.flag.generation))], Json(changed)).into_response())
 }
 
 /// The generation that a change is meant for, if it is meant for one.

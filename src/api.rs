@@ -46,6 +46,41 @@ pub struct FlagStatus {
     pub rollback: Option<Rollback>,
     /// Where the ramp stands, if the flag file has one.
     pub ramp: Option<RampStatus>,
+    /// The changes that wait for a second operator.
+    #[serde(default)]
+    pub approvals: Vec<Approval>,
+}
+
+/// A change that waits for a second operator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Approval {
+    /// What it is approved by.
+    pub id: String,
+    /// The flag's key.
+    pub flag: String,
+    /// The generation that it is about: once the flag is at another, it is void.
+    pub generation: u64,
+    /// What is to be done: `set`, `promote`, `resume`, `skip`, `approve`, or `set, beta`.
+    pub action: String,
+    /// The share on canary before, in percent.
+    pub from_percentage: f64,
+    /// The share on canary after, in percent.
+    pub percentage: f64,
+    /// Who asked for it.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// When, in RFC 3339.
+    pub at: String,
+    /// Until when it waits, in RFC 3339.
+    pub expires: String,
+}
+
+/// The changes that wait for a second operator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ApprovalList {
+    /// Those of each flag, oldest first.
+    pub approvals: Vec<Approval>,
 }
 
 /// A ramp, and where the rollout stands on it.
@@ -378,6 +413,9 @@ pub struct Changed {
     pub flag: FlagStatus,
     /// Whether the change is in the store already. Only a rollback may be in force without.
     pub saved: bool,
+    /// What waits for a second operator, instead of being done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
 }
 
 /// A decision and how it came about.

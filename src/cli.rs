@@ -1,5 +1,6 @@
 //! The command line: what each command is called, takes and teaches.
 
+mod approvals;
 mod beta;
 mod check;
 mod client;
@@ -103,8 +104,13 @@ enum Command {
                             tidegate resume async-database --percentage 1 --reason \"the pool is mended\""
     )]
     Resume(ResumeArgs),
-    /// Open the gate that the ramp waits at.
-    Approve(ActionArgs),
+    /// Open the gate that the ramp waits at; or, with an ID, have done what another operator asked for.
+    #[command(after_help = "Examples:\n  tidegate approve async-database\n  tidegate approve async-database 1f0c9a2b")]
+    Approve(ApproveArgs),
+    /// List the changes that wait for a second operator.
+    Approvals(ApprovalsArgs),
+    /// Take back a change that waits for a second operator.
+    Withdraw(WithdrawArgs),
     /// Go on to the ramp's next step now, whatever it waits for.
     Skip(ActionArgs),
     /// Put everyone on canary.
@@ -430,6 +436,37 @@ struct ActionArgs {
     flag: FlagKey,
     #[command(flatten)]
     change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+struct ApproveArgs {
+    /// The flag's key.
+    flag: FlagKey,
+    /// What waits for a second operator, as `tidegate approvals` lists it.
+    id: Option<String>,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+struct ApprovalsArgs {
+    /// The flag's key; without it, every flag.
+    flag: Option<FlagKey>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+struct WithdrawArgs {
+    /// The flag's key.
+    flag: FlagKey,
+    /// What waits, as `tidegate approvals` lists it.
+    id: String,
+    /// Who you are, for the audit trail.
+    #[arg(long, env = "USER", hide_env_values = true, hide = true)]
+    actor: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 #[derive(Debug, Args)]
@@ -770,7 +807,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Beta(args) => beta::beta(&args),
         Command::Pause(args) => show::act("pause", &args.flag, &args.change),
         Command::Resume(args) => show::resume(&args),
-        Command::Approve(args) => show::act("approve", &args.flag, &args.change),
+        Command::Approve(args) => approvals::approve(&args),
+        Command::Approvals(args) => approvals::approvals(&args),
+        Command::Withdraw(args) => approvals::withdraw(&args),
         Command::Skip(args) => show::act("skip", &args.flag, &args.change),
         Command::Promote(args) => show::promote(&args),
         Command::Rollback(args) => show::roll_back(&args),

@@ -26,7 +26,7 @@ pub use evaluate::{Arm, Derivation, Evaluation, Layer, Reason, Step, evaluate, e
 pub use name::{BackendName, FlagKey, NameError};
 pub use percentage::{Percentage, PercentageError};
 pub use ramp::{Onward, Ramp, RampAction, RampError, RampStep, Stay, Wait};
-pub use rollout::{Adoption, Generation, Phase, RampState, Refusal, Rollout};
+pub use rollout::{Adoption, Generation, Phase, RampState, Refusal, Rollout, SecondOperator};
 pub use rule::{
     Attribute, Comparison, Condition, ConditionTrace, Pattern, PatternError, Rule, RuleTrace, Rules, Test, TextTest,
     VersionRange, VersionRangeError, VersionTest, parameter_in, without_port,

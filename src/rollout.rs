@@ -5,6 +5,7 @@
 //! stored as soon as the store lets us: a store that is down can delay a record, never a rollback.
 
 mod answers;
+mod approvals;
 mod asked;
 mod beta;
 mod book;
@@ -45,6 +46,7 @@ use crate::rollout::ramp::stay;
 use crate::rollout::trial::Sharing;
 use crate::store::{REASSERT, Record, Store, StoreError, StoredRollout, state_of};
 
+pub use crate::rollout::approvals::Needed;
 pub use crate::rollout::asked::{AskedError, AskedRequest};
 pub use crate::rollout::beta::CursorError;
 pub use crate::rollout::book::{Counters, ReloadResult};
@@ -118,7 +120,7 @@ impl Rollouts {
         let (saving, unsaved) = (AsyncMutex::new(()), Notify::new());
         let (written, handed_over) = (watch::Sender::new(0), watch::Sender::new(false));
         let instance = fleet::instance(name, now_text());
-        let book = Mutex::new(book);
+        let book = Mutex::new(Book { waiting: store.waiting().await?, ..book });
         Ok(Arc::new(Self {
             flags,
             recorder,
@@ -329,14 +331,23 @@ impl Rollouts {
             Command::RollBack => before.roll_back(),
             Command::Follow(action) => before.follow(*action),
         };
+        let command = &request.command;
         if after.generation == before.generation {
             return Ok(None);
+        }
+        if request.second.is_none()
+            && command.is_a_persons()
+            && book.second_operator.is_some_and(|rule| rule.is_needed(before, &after))
+        {
+            let (generation, from, to) = (before.generation, before.in_force(), after.percentage);
+            return Err(ChangeError::NeedsSecond(Needed { generation, from, to }));
         }
         let rollback = live.rollback.clone().filter(|_| after.phase == Phase::RolledBack);
         book.reserved = Some((key.clone(), after.generation));
         let after = StoredRollout { flag: key.clone(), rollout: after, rollback };
-        let Request { command, actor, reason, once, .. } = request;
-        let record = record(after, Some(before), command.action().to_owned(), actor, reason.clone());
+        let Request { command, actor, reason, once, second, .. } = request;
+        let actor = second.as_ref().map_or_else(|| actor.clone(), |second| format!("{actor}, approved by {second}"));
+        let record = record(after, Some(before), command.action().to_owned(), &actor, reason.clone());
         Ok(Some(Record { beta, at, once: once.clone(), ..record }))
     }
 

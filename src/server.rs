@@ -240,6 +240,7 @@ async fn run(
     let (counted, known) = (Arc::clone(&recorder), Arc::clone(&availability));
     let rollouts = Rollouts::open(flags, counted, known, store.clone(), instance_name(addresses.http));
     let rollouts = rollouts.await.map_err(failed)?;
+    rollouts.require_second(config.admin.second_operator.as_ref().map(|(rule, _)| *rule));
     rollouts.adopt_files(definitions);
     // A failure is noted where it happened, and serving does not depend on it.
     let _ = rollouts.flush().await;

@@ -4,6 +4,7 @@
 //! on disk when [`Store::save`] returns.
 
 mod answers;
+mod approvals;
 mod chain;
 mod database;
 mod error;
@@ -33,6 +34,7 @@ use crate::store::sqlite::SqliteFile;
 use crate::store::writer::{Source, Writer};
 
 pub use crate::store::answers::{Answer, Claim, Once};
+pub use crate::store::approvals::StoredApproval;
 pub use crate::store::error::StoreError;
 pub use crate::store::events::Page;
 pub use crate::store::evidence::{Outgoing, Parcel, Told};

@@ -155,7 +155,10 @@ fn as_it_is(state: &AdminState, path: &str) -> Result<Response, AdminError> {
     let key = path.strip_prefix("/api/v1/flags/").and_then(|rest| rest.split('/').next()).unwrap_or_default();
     let flag = status(state, &flag_key(key)?)?;
     let etag = etag(flag.generation);
-    Ok(([(ETAG.as_str(), etag.as_str()), (REPLAYED.as_str(), "true")], Json(Changed { flag, saved: true }))
+    Ok((
+        [(ETAG.as_str(), etag.as_str()), (REPLAYED.as_str(), "true")],
+        Json(Changed { flag, saved: true, approval: None }),
+    )
         .into_response())
 }
 

@@ -13,8 +13,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::admin::openapi::operations::{Answer, Operation, Parameter, operations};
 use crate::api::{
-    BetaPage, ChainReport, Change, Changed, Diffs, EventList, Explanation, FlagList, FlagStatus, FlagdExport, Health,
-    InstanceList, Problem, Readiness, Reloaded, SecondList, Why,
+    ApprovalList, BetaPage, ChainReport, Change, Changed, Diffs, EventList, Explanation, FlagList, FlagStatus,
+    FlagdExport, Health, InstanceList, Problem, Readiness, Reloaded, SecondList, Why,
 };
 
 /// The version of the specification that the document keeps to.
@@ -57,7 +57,11 @@ pub(crate) fn document() -> Value {
 fn described(operation: &Operation) -> Value {
     let Operation { method, path, summary, parameters, body, answer, problems } = operation;
     let mut responses = Map::new();
-    responses.insert("200".to_owned(), success(answer));
+    let status = if matches!(answer, Answer::Nothing) { "204" } else { "200" };
+    responses.insert(status.to_owned(), success(answer));
+    if let Answer::Tagged("Changed") = answer {
+        responses.insert("202".to_owned(), waits(answer));
+    }
     if *path == "/ready" {
         responses.insert("503".to_owned(), success(answer));
     }
@@ -104,6 +108,7 @@ fn success(answer: &Answer) -> Value {
             "headers": {"etag": {"description": "For `If-Match`", "schema": {"type": "string"}}},
             "content": {"application/json": {"schema": reference(schema)}},
         }),
+        Answer::Nothing => json!({"description": "It is done"}),
         Answer::Object => {
             json!({"description": "As asked for", "content": {"application/json": {"schema": {"type": "object"}}}})
         }
@@ -113,11 +118,21 @@ fn success(answer: &Answer) -> Value {
     }
 }
 
+/// The same answer, to what is not done yet.
+fn waits(answer: &Answer) -> Value {
+    let mut described = success(answer);
+    if let Some(object) = described.as_object_mut() {
+        let text = "Nothing is done yet: it waits for a second operator, as `approval`";
+        object.insert("description".to_owned(), text.into());
+    }
+    described
+}
+
 fn problem(status: u16) -> Value {
     let description = match status {
         400 => "What was sent makes no sense",
         401 => "A token is needed, or it is unknown",
-        403 => "The token's role does not allow it, or another site's page asks",
+        403 => "The token's role does not allow it, it takes another operator, or another site's page asks",
         404 => "There is no such flag",
         409 => "What is in force does not allow it, or it is under way",
         412 => "It has changed since `If-Match`",
@@ -138,6 +153,7 @@ fn reference(schema: &str) -> Value {
 /// Every schema that an answer or a body has, and those that they refer to.
 fn schemas() -> BTreeMap<String, RefOr<Schema>> {
     let mut found = Vec::new();
+    add::<ApprovalList>(&mut found);
     add::<BetaPage>(&mut found);
     add::<ChainReport>(&mut found);
     add::<Change>(&mut found);

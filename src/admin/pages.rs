@@ -19,6 +19,7 @@ mod ramp;
 mod session;
 mod text;
 mod trend;
+mod waiting;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
@@ -43,7 +44,7 @@ use crate::admin::pages::session::{Visitor, safe_path, see_other};
 use crate::admin::pages::trend::{Trends, Window};
 use crate::admin::problem::AdminError;
 use crate::admin::{AdminState, MAX_BODY_BYTES, Shared, events, explained, flag_key, make, status};
-use crate::api::{Explanation, FlagStatus, InstanceList};
+use crate::api::{Changed, Explanation, FlagStatus, InstanceList};
 use crate::clock;
 use crate::flag::{FlagKey, Generation};
 use crate::rollout::Request;
@@ -91,6 +92,7 @@ pub(crate) fn router(state: &AdminState) -> Router<AdminState> {
         .route("/", get(overview))
         .route("/flags/{key}", get(flag_page))
         .route("/flags/{key}/{action}", get(confirm).post(perform))
+        .route("/flags/{key}/approvals/{id}/{verb}", post(second))
         .route("/history", get(history_page))
         .route("/live", get(events::stream))
         .route("/logout", post(log_out))
@@ -122,7 +124,7 @@ async fn overview(State(state): Shared, Extension(visitor): Extension<Visitor>) 
     let body = html! {
         h1.unseen { "Flags" }
         div #flags .cards data-part {
-            @for flag in &flags { (card(flag, &state.pages.trends.of(flag, Window::Recent), now)) }
+            @for flag in &flags { (card(flag, &visitor, &state.pages.trends.of(flag, Window::Recent), now)) }
             @if flags.is_empty() { p { "There are no flags in force." } }
         }
         section.card aria-labelledby="fleet-title" {
@@ -259,20 +261,47 @@ async fn perform(
         Err(error) => return refused(&state, Some(&visitor), &error),
     };
     match change(&state, &visitor, &asked, &form).await {
-        Ok(()) => see_other(&format!("/flags/{}?done={}", asked.key, asked.action.as_str())),
+        Ok(changed) => {
+            let became = if changed.approval.is_some() { "asked" } else { "done" };
+            see_other(&format!("/flags/{}?{became}={}", asked.key, asked.action.as_str()))
+        }
         Err(error) => ask(&state, &visitor, &asked, &form, Some(&error)),
     }
 }
 
-async fn change(state: &AdminState, visitor: &Visitor, asked: &Asked, form: &Form) -> Result<(), AdminError> {
+async fn change(state: &AdminState, visitor: &Visitor, asked: &Asked, form: &Form) -> Result<Changed, AdminError> {
     let command = asked.action.command(form)?;
     let looked = form.get("generation").and_then(|number| number.parse().ok()).map(Generation::new);
     let looked = looked.ok_or_else(|| AdminError::Invalid("the form does not say what it was made on".to_owned()))?;
     let reason = form.get("reason").map(str::to_owned);
     let actor = visitor.actor.name.clone();
-    let change = Request { command, actor, reason, expected: Some(looked), once: None };
-    make(state, &asked.key, change).await?;
-    Ok(())
+    let change = Request { command, actor, reason, expected: Some(looked), once: None, second: None };
+    make(state, &asked.key, change).await
+}
+
+/// Approves or withdraws a change that waits for a second operator.
+async fn second(
+    State(state): Shared,
+    Extension(visitor): Extension<Visitor>,
+    path: Result<Path<(String, String, String)>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let done = async {
+        let Path((key, id, verb)) = path?;
+        operates(&visitor)?;
+        session::check(&visitor, &Form::parse(&body?)?)?;
+        let (key, actor) = (flag_key(&key)?, &visitor.actor.name);
+        match verb.as_str() {
+            "approve" => state.rollouts.approve(&key, &id, actor, None, None).await.map(drop)?,
+            "withdraw" => state.rollouts.withdraw(&key, &id, actor).await?,
+            _ => return Err(AdminError::NotFound),
+        }
+        Ok::<_, AdminError>(key)
+    };
+    match done.await {
+        Ok(key) => see_other(&format!("/flags/{key}")),
+        Err(error) => refused(&state, Some(&visitor), &error),
+    }
 }
 
 fn operates(visitor: &Visitor) -> Result<(), AdminError> {

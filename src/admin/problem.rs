@@ -110,9 +110,16 @@ impl AdminError {
             Self::OtherSite | Self::ForeignForm => (StatusCode::FORBIDDEN, "other-site", "Refused"),
             Self::Body(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported media type"),
-            Self::Change(ChangeError::Refused(_) | ChangeError::TooManyChanges(_)) => {
-                (StatusCode::CONFLICT, "refused", "Change refused")
+            Self::Change(ChangeError::NoApproval(_)) => (StatusCode::NOT_FOUND, "no-approval", "Nothing waits"),
+            Self::Change(ChangeError::SameOperator(_)) => {
+                (StatusCode::FORBIDDEN, "same-operator", "Another operator needed")
             }
+            Self::Change(
+                ChangeError::Refused(_)
+                | ChangeError::TooManyChanges(_)
+                | ChangeError::TooManyWait(_)
+                | ChangeError::NeedsSecond(_),
+            ) => (StatusCode::CONFLICT, "refused", "Change refused"),
             Self::Change(ChangeError::Stale { .. } | ChangeError::Overtaken) => {
                 (StatusCode::PRECONDITION_FAILED, "stale", "Changed meanwhile")
             }

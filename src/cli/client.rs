@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::header::{AUTHORIZATION, IF_MATCH};
-use ureq::http::{HeaderValue, Request, Response};
+use ureq::http::{HeaderValue, Request, Response, StatusCode};
 use ureq::middleware::MiddlewareNext;
 use ureq::typestate::WithBody;
 use ureq::{Agent, Body, RequestBuilder, SendBody};
@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use crate::admin::{ACTOR_HEADER, KEY_HEADER, UNDER_WAY};
 use crate::api::{
-    BetaEdit, BetaPage, ChainReport, Change, Changed, Diffs, EventList, Explanation, FlagList, FlagStatus, FlagdExport,
-    InstanceList, Problem, Readiness, Reloaded, SecondList, Why,
+    ApprovalList, BetaEdit, BetaPage, ChainReport, Change, Changed, Diffs, EventList, Explanation, FlagList,
+    FlagStatus, FlagdExport, InstanceList, Problem, Readiness, Reloaded, SecondList, Why,
 };
 use crate::cli::{AdminArgs, trust};
 use crate::clock;
@@ -209,6 +209,43 @@ impl Client {
         })
     }
 
+    pub(crate) fn approvals(&self, flag: Option<&FlagKey>) -> anyhow::Result<ApprovalList> {
+        let request = self.agent.get(self.url("/api/v1/approvals"));
+        self.answer(flag.into_iter().fold(request, |request, flag| request.query("flag", flag.as_str())).call())
+    }
+
+    /// Has done what another operator asked for.
+    pub(crate) fn approve(
+        &self,
+        key: &FlagKey,
+        id: &str,
+        reason: Option<&str>,
+        actor: Option<&str>,
+    ) -> anyhow::Result<Changed> {
+        let change = Change { reason: reason.map(str::to_owned), ..Change::default() };
+        let url = self.waiting(key, id)?;
+        self.once(|once| {
+            let request = self.agent.post(&url).header(KEY_HEADER, once);
+            request.header(ACTOR_HEADER, actor.unwrap_or_default()).send_json(&change)
+        })
+    }
+
+    pub(crate) fn withdraw(&self, key: &FlagKey, id: &str, actor: Option<&str>) -> anyhow::Result<()> {
+        let request = self.agent.delete(self.waiting(key, id)?).header(ACTOR_HEADER, actor.unwrap_or_default());
+        let mut response = self.sent(request.call())?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(());
+        }
+        self.outcome::<Changed>(&mut response)?.map_err(|problem| anyhow!("{}", problem.detail)).map(drop)
+    }
+
+    fn waiting(&self, key: &FlagKey, id: &str) -> anyhow::Result<String> {
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            bail!("nothing waits as `{id}`; `tidegate approvals` lists what does");
+        }
+        Ok(self.url(&format!("/api/v1/flags/{key}/approvals/{id}")))
+    }
+
     /// The gateway's address, as it was given.
     pub(crate) fn base(&self) -> &str {
         &self.base
@@ -222,7 +259,7 @@ impl Client {
         &self,
         result: Result<Response<Body>, ureq::Error>,
     ) -> anyhow::Result<T> {
-        self.outcome(self.sent(result)?)?.map_err(|problem| anyhow!("{}", problem.detail))
+        self.outcome(&mut self.sent(result)?)?.map_err(|problem| anyhow!("{}", problem.detail))
     }
 
     /// Asks for a change with a key of its own, and again under the same if the connection broke: it is made once.
@@ -234,7 +271,7 @@ impl Client {
         let mut given_up_at = None;
         loop {
             let problem = match ask(&key) {
-                Ok(response) => match self.outcome(response)? {
+                Ok(mut response) => match self.outcome(&mut response)? {
                     Err(problem) if given_up_at.is_some() && problem.is_of(UNDER_WAY) => anyhow!("{}", problem.detail),
                     outcome => return outcome.map_err(|problem| anyhow!("{}", problem.detail)),
                 },
@@ -254,7 +291,7 @@ impl Client {
     }
 
     /// What was answered: what was asked for, or the problem with it.
-    fn outcome<T: DeserializeOwned>(&self, mut response: Response<Body>) -> anyhow::Result<Result<T, Problem>> {
+    fn outcome<T: DeserializeOwned>(&self, response: &mut Response<Body>) -> anyhow::Result<Result<T, Problem>> {
         let base = &self.base;
         if response.status().is_success() {
             let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES);
@@ -277,8 +314,9 @@ impl Client {
             other => matches!(other, ureq::Error::Rustls(_)),
         };
         if is_tls {
-            let message =
-                format!("{base} and this command do not agree on TLS; `--admin-ca FILE` names whom to believe");
+            let message = format!(
+                "{base} and this command do not agree on TLS; `--admin-ca FILE` names whom to believe, `--admin-cert` what to show"
+            );
             return anyhow!(error).context(message);
         }
         anyhow!(error)

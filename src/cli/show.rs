@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::bail;
 
 use crate::api::{
-    ArmStatus, ChainReport, Changed, Event, Evidence, FlagStatus, Instance, InstanceList, NO_FLAG, RampStatus,
-    RampStepStatus, Rollback,
+    Approval, ArmStatus, ChainReport, Changed, Event, Evidence, FlagStatus, Instance, InstanceList, NO_FLAG,
+    RampStatus, RampStepStatus, Rollback,
 };
 use crate::cli::client::Client;
 use crate::cli::confirm::{Verb, confirm};
@@ -134,6 +134,9 @@ fn flag_text(flag: &FlagStatus, paint: Paint) -> String {
     if let Some(ramp) = &flag.ramp {
         let _ = write!(text, "\n  ramp: {}", ramp_text(ramp));
     }
+    for line in waiting(flag) {
+        let _ = write!(text, "\n  {}", paint.text(Tone::Warning, &line));
+    }
     if let Some(percentage) = flag.resume_percentage {
         let _ = write!(text, "\n  `tidegate resume {}` goes back to {percentage} %", flag.key);
     }
@@ -161,6 +164,17 @@ pub(crate) fn servers(flag: &FlagStatus) -> Vec<String> {
         lines.push("canary unavailable: none of its servers can be used, stable serves its users".to_owned());
     }
     lines
+}
+
+/// What waits for a second operator.
+pub(crate) fn waiting(flag: &FlagStatus) -> Vec<String> {
+    let line = |Approval { id, flag, action, from_percentage, percentage, actor, expires, .. }: &Approval| {
+        format!(
+            "{actor} wants to {action}, {from_percentage} % → {percentage} %: another operator says `tidegate approve {flag} \
+             {id}`, until {expires}"
+        )
+    };
+    flag.approvals.iter().map(line).collect()
 }
 
 /// What the latch is for, while it holds.
@@ -247,9 +261,19 @@ fn act_on(
     show_change(&client, &changed)
 }
 
-fn show_change(client: &Client, changed: &Changed) -> anyhow::Result<()> {
+pub(crate) fn show_change(client: &Client, changed: &Changed) -> anyhow::Result<()> {
     if client.json {
-        return print_json(changed);
+        print_json(changed)?;
+    }
+    if let Some(Approval { id, flag, action, percentage, expires, .. }) = &changed.approval {
+        // A script may not go on as if it was done.
+        bail!(
+            "not done yet: `{action}` of {flag}, to {percentage} %, waits until {expires} for another operator, who says \
+             `tidegate approve {flag} {id}`"
+        );
+    }
+    if client.json {
+        return Ok(());
     }
     let FlagStatus { key, phase, percentage, generation, .. } = &changed.flag;
     let unsaved = if changed.saved { "" } else { "; it is in force, and will be written once the store works again" };

@@ -9,7 +9,7 @@ use crate::cli::client::Client;
 use crate::cli::output::{millis, print, share};
 use crate::cli::paint::{Paint, Tone};
 use crate::cli::rates::{Rates, SPAN};
-use crate::cli::show::{WATCH_PERIOD, bad, brief, drift, ramp_text, rolled_back, servers};
+use crate::cli::show::{WATCH_PERIOD, bad, brief, drift, ramp_text, rolled_back, servers, waiting};
 use crate::clock;
 use crate::flag::FlagKey;
 
@@ -131,6 +131,9 @@ fn draw(flag: &FlagStatus, rates: &Rates, at: i64, paint: Paint) -> String {
     }
     for line in servers(flag).into_iter().chain(rolled_back(flag)) {
         let _ = write!(text, "\n  {}", paint.text(Tone::Bad, &line));
+    }
+    for line in waiting(flag) {
+        let _ = write!(text, "\n  {}", paint.text(Tone::Warning, &line));
     }
     if let Some(percentage) = flag.resume_percentage {
         let _ = write!(text, "\n  `tidegate resume {key}` goes back to {percentage} %");

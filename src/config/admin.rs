@@ -1,17 +1,36 @@
 //! `[admin]`: who may use the admin API.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::access::{Access, Certificate, RateLimit, Role, Subject, Token, TokenName};
 use crate::config::limits::count;
 use crate::config::listen::tls;
-use crate::diagnostic::Diagnostic;
-use crate::document::{Section, parsed, string};
+use crate::config::read::some_time;
+use crate::diagnostic::{Diagnostic, Place};
+use crate::document::{Section, Value, boolean, parsed, string};
 use crate::downstream::{Offer, TlsConfig};
+use crate::flag::{Percentage, PercentageError, SecondOperator};
 use crate::token_file;
 
 /// More requests a second than the control plane's threads could answer.
 const MAX_RATE: i64 = 1_000_000;
+
+/// How long a change waits for a second operator: until somebody else has come back to their desk.
+const EXPIRES: Duration = Duration::from_secs(60 * 60);
+
+/// Where something stands, which makes no difference to what it means.
+#[derive(Debug, Clone)]
+pub struct Where(Place);
+
+impl PartialEq for Where {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Where {}
 
 /// Who may use the admin API.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +43,8 @@ pub struct Admin {
     pub tls: Option<TlsConfig>,
     /// Whom certificates of clients stand for.
     pub certificates: Vec<Certificate>,
+    /// Which changes take a second operator, if any do.
+    pub second_operator: Option<(SecondOperator, Where)>,
     /// How many requests each token, or each address where none is shown, may make.
     pub rate_limit: RateLimit,
 }
@@ -41,11 +62,23 @@ impl Admin {
     ///
     /// If the file of tokens cannot be used.
     pub fn access(&self) -> Result<Access, Vec<Diagnostic>> {
-        if !self.is_guarded() {
+        if !self.is_guarded() && self.second_operator.is_none() {
             return Ok(Access::open());
         }
         let in_file = self.token_file.as_deref().map_or_else(|| Ok(Vec::new()), token_file::load)?;
-        let access = Access::guarded(self.tokens.iter().cloned().chain(in_file).collect());
+        let tokens: Vec<_> = self.tokens.iter().cloned().chain(in_file).collect();
+        if let Some((_, Where(place))) = &self.second_operator {
+            let tokens = tokens.iter().map(|token| (&token.name, token.role));
+            let all = tokens.chain(self.certificates.iter().map(|certificate| (&certificate.name, certificate.role)));
+            let operators: BTreeSet<_> =
+                all.filter(|(_, role)| *role == Role::Operator).map(|(name, _)| name).collect();
+            if operators.len() < 2 {
+                let message = "two operators are needed where one approves what another asks for, and there are not as many \
+                               under other names; `tidegate token new NAME --role operator` makes one";
+                return Err(vec![Diagnostic::new(place.clone(), message)]);
+            }
+        }
+        let access = Access::guarded(tokens);
         access.certify(self.certificates.clone());
         Ok(access)
     }
@@ -69,8 +102,28 @@ pub(crate) fn admin(mut section: Section<'_>) -> Admin {
                        `[admin.tls]`";
         section.problems().report(&place, message);
     }
+    let second_operator = section.section("second_operator").and_then(second_operator);
     section.finish();
-    Admin { tokens, token_file, tls, certificates, rate_limit }
+    Admin { tokens, token_file, tls, certificates, second_operator, rate_limit }
+}
+
+fn second_operator(mut section: Section<'_>) -> Option<(SecondOperator, Where)> {
+    let place = section.place().clone();
+    let promote = section.or("promote", boolean, false);
+    let above = section.or("above", share_of_users, Percentage::FULL);
+    let expires = section.or("expires", some_time, EXPIRES);
+    if !promote && above == Percentage::FULL {
+        let message = "this asks for no second operator: say `promote = true`, `above = \"25%\"` or both";
+        section.problems().report(&place, message);
+    }
+    section.finish();
+    Some((SecondOperator { promote, above, expires }, Where(place)))
+}
+
+/// A share of users, written `"25%"`.
+fn share_of_users(value: &Value) -> Result<Percentage, String> {
+    let text = string(value).map_err(|_| "wants a percentage, such as \"25%\"".to_owned())?;
+    text.parse().map_err(|error: PercentageError| error.to_string())
 }
 
 /// The certificates under `certificates`, each with the name that it stands for.

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod change;
+mod second;
 
 use std::fmt;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::flag::ramp::Ramp;
 
 pub use adoption::Adoption;
 pub use change::Refusal;
+pub use second::SecondOperator;
 
 /// A number that grows with every change of a rollout, so that an outcome can be told from those of another state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use crate::api::{Instance, Rollback};
 use crate::clock;
-use crate::flag::{FlagKey, Generation, Phase, Rollout};
+use crate::flag::{FlagKey, Generation, Phase, Rollout, SecondOperator};
 use crate::flag_file::Definition;
 use crate::recorder::RecordedFlag;
 use crate::rollout::ramp::Progress;
 use crate::rollout::seconds::Tape;
 use crate::rollout::trial::{OnTrial, Sharing};
-use crate::store::{Record, StoredRollout, StoredTrial};
+use crate::store::{Record, StoredApproval, StoredRollout, StoredTrial};
 
 /// A flag in force, apart from what decisions need.
 #[derive(Debug)]
@@ -98,6 +98,10 @@ pub(crate) struct Book {
     pub(crate) counters: Counters,
     /// The gateways that share the store, as it was last read.
     pub(crate) instances: Vec<Instance>,
+    /// Which changes take a second operator, if any do.
+    pub(crate) second_operator: Option<SecondOperator>,
+    /// The changes that wait for one, as they were last read.
+    pub(crate) waiting: Vec<StoredApproval>,
     /// The newest generation of each flag that this gateway wrote.
     pub(crate) written: BTreeMap<FlagKey, Generation>,
 }
@@ -121,6 +125,8 @@ impl Book {
             bad_files: Vec::new(),
             store_error: None,
             instances: Vec::new(),
+            second_operator: None,
+            waiting: Vec::new(),
             written: BTreeMap::new(),
             counters: Counters { rollbacks: BTreeMap::new(), reloads: BTreeMap::new(), flags_since: now },
         }

@@ -1,7 +1,9 @@
 //! What people may ask of a rollout, and the answers they get.
 
+use crate::api::{BetaEdit, Change};
 use crate::flag::{FlagKey, Generation, Onward, Percentage, RampAction, Refusal, TooManyChanges};
 use crate::rollout::ROLLBACK;
+use crate::rollout::approvals::Needed;
 use crate::store::{Once, StoreError};
 
 /// What a person, or its ramp, may ask of a rollout.
@@ -35,6 +37,40 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether a person gives it, to whom it may be said that another has to want it, too.
+    pub(crate) fn is_a_persons(&self) -> bool {
+        !matches!(self, Self::RollBack | Self::Follow(_))
+    }
+
+    /// The action and what belongs to it, as they are kept.
+    pub(crate) fn parts(&self, reason: Option<String>) -> (&'static str, Change) {
+        let (percentage, beta) = match self {
+            Self::Set(percentage) => (Some(*percentage), None),
+            Self::Resume(percentage) => (*percentage, None),
+            Self::Beta { percentage, add, remove } => {
+                (*percentage, Some(BetaEdit { add: add.clone(), remove: remove.clone() }))
+            }
+            Self::Pause | Self::Promote | Self::Skip | Self::Approve | Self::RollBack | Self::Follow(_) => (None, None),
+        };
+        (self.action(), Change { percentage: percentage.map(Percentage::as_percent), beta, reason })
+    }
+
+    /// The command that [`Command::parts`] gave these of, if one that waits can be so.
+    pub(crate) fn from_parts(action: &str, change: &Change) -> Option<Self> {
+        let percentage = change.percentage.map(Percentage::from_percent).transpose().ok()?;
+        match (action, percentage, &change.beta) {
+            ("set", Some(percentage), None) => Some(Self::Set(percentage)),
+            ("set, beta", percentage, Some(BetaEdit { add, remove })) => {
+                Some(Self::Beta { percentage, add: add.clone(), remove: remove.clone() })
+            }
+            ("resume", percentage, None) => Some(Self::Resume(percentage)),
+            ("promote", None, None) => Some(Self::Promote),
+            ("skip", None, None) => Some(Self::Skip),
+            ("approve", None, None) => Some(Self::Approve),
+            _ => None,
+        }
+    }
+
     pub(crate) fn action(&self) -> &'static str {
         match self {
             Self::Set(_) => "set",
@@ -66,6 +102,8 @@ pub struct Request {
     pub expected: Option<Generation>,
     /// The key that it is asked for with, if it was claimed: the change is marked as made with it.
     pub once: Option<Once>,
+    /// Who approved it, if it waited for that.
+    pub second: Option<String>,
 }
 
 /// Whether a change that is in force is on disk too.
@@ -89,6 +127,20 @@ pub enum ChangeError {
     /// The flag holds no more changes of its beta list.
     #[error(transparent)]
     TooManyChanges(#[from] TooManyChanges),
+    /// Another operator has to want it, too.
+    #[error("this takes a second operator")]
+    NeedsSecond(Needed),
+    /// Too many changes wait already.
+    #[error("{0} changes of this flag wait for a second operator already; have some approved or withdrawn first")]
+    TooManyWait(usize),
+    /// Nothing waits under this name.
+    #[error(
+        "nothing waits as `{0}`: it was approved or withdrawn, has waited too long, or the rollout has changed since"
+    )]
+    NoApproval(String),
+    /// Whoever asked cannot be the second one.
+    #[error("`{0}` asked for this, so another operator has to approve it")]
+    SameOperator(String),
     /// The rollout has changed since the asker looked.
     #[error("the rollout is at generation {actual} by now, not at {expected}; look again, then decide")]
     Stale {

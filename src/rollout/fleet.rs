@@ -45,8 +45,10 @@ impl Rollouts {
         let _saving = self.saving.lock().await;
         let stored = self.store.rollouts().await?;
         let instances = self.store.instances().await?;
+        let waiting = self.store.waiting().await?;
         let mut book = self.book();
         book.instances = instances;
+        book.waiting = waiting;
         for stored in stored {
             // What waits to be written is settled when it is.
             if !book.unsaved.iter().any(|record| record.after.flag == stored.flag) {

@@ -110,7 +110,14 @@ impl Rollouts {
             let expected = Some(entry.rollout.generation);
             Some((
                 key.clone(),
-                Request { command, actor: BY_RAMP.to_owned(), reason: Some(reason), expected, once: None },
+                Request {
+                    command,
+                    actor: BY_RAMP.to_owned(),
+                    reason: Some(reason),
+                    expected,
+                    once: None,
+                    second: None,
+                },
             ))
         };
         book.live.iter().filter_map(due).collect()

@@ -14,9 +14,10 @@ use crate::flag::{Arm, BetaChangeKind, Flag, FlagKey, Moment, Phase, Rollout, Se
 use crate::flag_file::{Exported, Unsaid, export};
 use crate::judge::{Check, Counts, Verdict};
 use crate::recorder::RecordedFlag;
+use crate::rollout::approvals::shown;
 use crate::rollout::asked::AskedRequest;
 use crate::rollout::beta::{CursorError, page};
-use crate::rollout::book::Live;
+use crate::rollout::book::{Book, Live};
 use crate::rollout::explanation::explanation;
 use crate::rollout::ramp::ramp_status;
 use crate::rollout::why::why;
@@ -29,10 +30,7 @@ impl Rollouts {
     pub fn flags(&self) -> Vec<FlagStatus> {
         let book = self.book();
         let set = self.flags.load();
-        set.entries()
-            .into_iter()
-            .map(|entry| flag_status(entry, book.live.get(&entry.flag.key), &self.availability))
-            .collect()
+        set.entries().into_iter().map(|entry| flag_status(&book, entry, &self.availability)).collect()
     }
 
     /// The version of the flag files in force.
@@ -51,7 +49,7 @@ impl Rollouts {
     #[must_use]
     pub fn flag(&self, key: &FlagKey) -> Option<FlagStatus> {
         let book = self.book();
-        self.flags.load().get(key).map(|entry| flag_status(entry, book.live.get(key), &self.availability))
+        self.flags.load().get(key).map(|entry| flag_status(&book, entry, &self.availability))
     }
 
     /// What the judge's verdict on a flag's canary rests on: of the rollback, while its latch holds. The first is nothing if
@@ -189,7 +187,8 @@ pub fn flagd_export<'f>(flags: impl IntoIterator<Item = (&'f Flag, &'f Rollout)>
     FlagdExport { flagd: document, not_exported: unsaid.into_iter().map(not_exported).collect() }
 }
 
-fn flag_status(entry: &RecordedFlag, live: Option<&Live>, availability: &Availability) -> FlagStatus {
+fn flag_status(book: &Book, entry: &RecordedFlag, availability: &Availability) -> FlagStatus {
+    let live = book.live.get(&entry.flag.key);
     let (flag, rollout) = (&entry.flag, &entry.rollout);
     let held = matches!(rollout.phase, Phase::Paused | Phase::RolledBack);
     FlagStatus {
@@ -213,6 +212,7 @@ fn flag_status(entry: &RecordedFlag, live: Option<&Live>, availability: &Availab
         evidence: live.map(evidence).unwrap_or_default(),
         rollback: live.and_then(|live| live.rollback.clone()),
         ramp: flag.ramp.as_ref().zip(live).map(|(ramp, live)| ramp_status(ramp, rollout, live)),
+        approvals: shown(book, &flag.key, rollout.generation),
     }
 }
 

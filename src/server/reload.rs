@@ -119,6 +119,7 @@ impl Reloader {
             self.access.replace(access.tokens());
             self.access.certify(config.admin.certificates.clone());
             self.rates.set(config.admin.rate_limit);
+            self.rollouts.require_second(config.admin.second_operator.as_ref().map(|(rule, _)| *rule));
             self.admin.send_replace(config.admin.clone());
         }
         self.upstreams.send_replace(upstreams);

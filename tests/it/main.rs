@@ -46,6 +46,7 @@ mod replay;
 mod rescue;
 mod rollback;
 mod schema;
+mod second;
 mod seeing;
 mod servers;
 mod shadow;

@@ -136,6 +136,9 @@ async fn every_answer_is_as_the_document_says() {
         ("/openapi.json", "/openapi.json"),
         ("/api/v1/flags", "/api/v1/flags"),
         ("/api/v1/instances", "/api/v1/instances"),
+        ("/api/v1/approvals", "/api/v1/approvals"),
+        ("/api/v1/approvals", "/api/v1/approvals?flag=none"),
+        ("/api/v1/approvals", "/api/v1/approvals?flags=none"),
         ("/api/v1/events", "/api/v1/events?limit=1"),
         ("/api/v1/events", "/api/v1/events?limit=0"),
         ("/api/v1/events", "/api/v1/events?flag=No"),
@@ -171,6 +174,10 @@ async fn every_answer_is_as_the_document_says() {
         let path = format!("{one}/{action}");
         document.ask(post.clone(), &path, &of_flag(&format!("/{action}")), Some(json!({"reason": "to see"}))).await;
         document.ask(post.clone(), &path, &format!("/api/v1/flags/none/{action}"), None).await;
+    }
+    for method in [post.clone(), Method::DELETE] {
+        let (path, asked) = (format!("{one}/approvals/{{id}}"), of_flag("/approvals/0"));
+        document.ask(method, &path, &asked, None).await;
     }
     document.ask(post.clone(), "/api/v1/config/reload", "/api/v1/config/reload", None).await;
     let pause = format!("{}{}", gateway.admin, of_flag("/pause"));

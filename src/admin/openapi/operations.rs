@@ -30,6 +30,8 @@ pub(crate) enum Answer {
     OrNull(&'static str),
     /// The same with an `ETag`.
     Tagged(&'static str),
+    /// Nothing, with 204.
+    Nothing,
     /// JSON that is nobody's but another program's.
     Object,
     /// Text of a media type.
@@ -66,6 +68,7 @@ impl Parameter {
     /// A part of the path.
     pub(crate) fn in_path(name: &str) -> Self {
         match name {
+            "id" => Self { name: "id", place: "path", kind: Kind::Name, about: "What waits" },
             "key" => Self { name: "key", place: "path", kind: Kind::Key, about: "The flag" },
             _ => Self { name: "action", place: "path", kind: Kind::Name, about: "What to do" },
         }
@@ -155,6 +158,25 @@ pub(crate) fn operations() -> Vec<Operation> {
         acts("/api/v1/flags/{key}/rollback", "Takes the canary out"),
         acts("/api/v1/flags/{key}/approve", "Opens the gate that the ramp waits at"),
         acts("/api/v1/flags/{key}/skip", "Goes on to the ramp's next step"),
+        Operation {
+            method: "post",
+            body: Some(false),
+            ..reads(
+                "/api/v1/flags/{key}/approvals/{id}",
+                Answer::Tagged("Changed"),
+                "Does what another operator asked for, and waits",
+            )
+        }
+        .asking([IDEMPOTENCY_KEY])
+        .failing(CHANGE),
+        Operation {
+            method: "delete",
+            ..reads("/api/v1/flags/{key}/approvals/{id}", Answer::Nothing, "Withdraws what waits for a second operator")
+        }
+        .failing(&[404, 503]),
+        reads("/api/v1/approvals", Answer::Json("ApprovalList"), "What waits for a second operator")
+            .asking([key("Of this flag alone")])
+            .failing(&[404]),
         reads(
             "/api/v1/flags/{key}/explain",
             Answer::Json("Explanation"),

@@ -5,12 +5,14 @@ use maud::{Markup, html};
 
 use crate::admin::pages::chart::{Chart, Mark, Series};
 use crate::admin::pages::evidence;
+use crate::admin::pages::session::Visitor;
 use crate::admin::pages::text::{count, decimal, millis, moment, percent, plain, share};
 use crate::admin::pages::trend::{History, Point, Window};
+use crate::admin::pages::waiting::waiting;
 use crate::api::{ArmStatus, FlagStatus, Rollback};
 
 /// A card of the overview.
-pub(crate) fn card(flag: &FlagStatus, history: &History, now: Timestamp) -> Markup {
+pub(crate) fn card(flag: &FlagStatus, visitor: &Visitor, history: &History, now: Timestamp) -> Markup {
     html! {
         article.card aria-labelledby=(format!("flag-{}", flag.key)) {
             div.card-head {
@@ -19,6 +21,7 @@ pub(crate) fn card(flag: &FlagStatus, history: &History, now: Timestamp) -> Mark
             }
             @if !flag.description.is_empty() { p.faint { (flag.description) } }
             (notices(flag, now))
+            (waiting(flag, visitor, now))
             (split(flag))
             div.columns {
                 div { (arms(flag)) (evidence::foremost(flag)) }

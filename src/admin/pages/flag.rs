@@ -16,6 +16,7 @@ use crate::admin::pages::ramp::ramp;
 use crate::admin::pages::session::Visitor;
 use crate::admin::pages::text::{count, moment, plain};
 use crate::admin::pages::trend::{History, Window};
+use crate::admin::pages::waiting::waiting;
 use crate::admin::problem::AdminError;
 use crate::api::{BetaPage, BetaUser, Event, Explanation, FlagStatus, InstanceList, Why};
 
@@ -49,7 +50,7 @@ impl Shown<'_> {
     pub(crate) fn page(&self, visitor: &Visitor, now: Timestamp) -> Page {
         let flag = self.flag;
         let body = html! {
-            (self.head(now))
+            (self.head(visitor, now))
             div.page-grid {
                 div.column {
                     (self.who_gets_what(visitor))
@@ -89,12 +90,16 @@ impl Shown<'_> {
         Page::live(flag.key.clone(), body)
     }
 
-    fn head(&self, now: Timestamp) -> Markup {
+    fn head(&self, visitor: &Visitor, now: Timestamp) -> Markup {
         let flag = self.flag;
-        let done = self.form.get("done").and_then(Action::from_name);
+        let named = |became| self.form.get(became).and_then(Action::from_name);
+        let (done, asked) = (named("done"), named("asked"));
         html! {
             @if let Some(done) = done {
                 p.notice.good role="status" { b { (done.label()) } ": done. The rollout is as it is shown here." }
+            }
+            @if let Some(asked) = asked {
+                p.notice role="status" { b { (asked.label()) } ": not done yet. It takes another operator, who sees it here." }
             }
             div #head data-part data-generation=(flag.generation) {
                 div.card-head { h1 { (flag.key) } (phase(flag)) }
@@ -102,6 +107,7 @@ impl Shown<'_> {
                 p.faint { "release " b { (flag.release) } " · generation " (flag.generation)
                     @if !flag.owner.is_empty() { " · owner " (flag.owner) } }
                 (notices(flag, now))
+                (waiting(flag, visitor, now))
             }
         }
     }
