@@ -12,6 +12,7 @@ mod openapi;
 mod origin;
 mod pages;
 mod problem;
+mod query;
 mod rates;
 mod reload;
 
@@ -177,6 +178,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/events/verify", get(events::verify))
         .route("/api/v1/config/reload", post(reload::reload))
         .route("/api/v1/export/flagd", get(export))
+        .route_layer(middleware::from_fn(query::refuse_unknown))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -79,7 +79,13 @@ const ACTION_BODIES: [(&str, &str); 10] = [
 const ACTIONS: [&str; 6] = ["pause", "resume", "promote", "rollback", "approve", "skip"];
 
 /// Paths and queries that ask for what there is not, with the status, the kind of problem, and a word of it.
-const QUESTIONS: [(&str, u16, &str, &str); 50] = [
+const QUESTIONS: [(&str, u16, &str, &str); 56] = [
+    ("/api/v1/flags?limit=1", 400, "invalid", "`limit=1`"),
+    ("/api/v1/flags/F?release=1", 400, "invalid", "`release=1`"),
+    ("/api/v1/flags/F/why?user=a", 400, "invalid", "`user=a`"),
+    ("/api/v1/flags/F/diffs?limit=1", 400, "invalid", "`limit=1`"),
+    ("/api/v1/instances?flag=F", 400, "invalid", "`flag="),
+    ("/api/v1/approvals?user=a", 400, "invalid", "unknown field `user`"),
     ("/nothing", 404, "not-found", "/api/v1/flags"),
     ("/api", 404, "not-found", "/api/v1/flags"),
     ("/api/v1", 404, "not-found", "/api/v1/flags"),
