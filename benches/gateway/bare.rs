@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use async_trait::async_trait;
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::Server;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -31,6 +32,9 @@ pub(crate) fn run(listen: &str, upstream: &str) {
     server.bootstrap();
     let bare = Bare { peer: HttpPeer::new(upstream, false, String::new()) };
     let mut service = http_proxy_service(&Arc::new(conf()), bare);
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    service.app_logic_mut().unwrap().server_options = Some(options);
     service.add_tcp(listen);
     server.add_service(service);
     server.run_forever();

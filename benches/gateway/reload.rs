@@ -40,20 +40,26 @@ pub(crate) fn list(round: usize) -> String {
     (0..KEYS).map(|number| format!("user-{round}-{number:07}\n")).collect()
 }
 
-/// Measures once. With a reload the list in `directory` is replaced by `next`, and `admin` is asked until it is in force;
-/// without, as much is written to where nobody looks.
+/// Measures once. With a reload the list in `directory` is replaced by `next`, and `admin` is asked until it is in force.
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-pub(crate) async fn measure(http: &str, admin: &str, directory: &Path, next: &Path, reload: bool) -> Phase {
+pub(crate) async fn measure(http: &str, admin: &str, directory: &Path, next: Option<&Path>) -> Phase {
     let start = tokio::time::Instant::now() + Duration::from_millis(100);
     let mut load = JoinSet::new();
     for connection in 0..CONNECTIONS {
         load.spawn(paced(http.to_owned(), connection, start));
     }
     sleep_until(start + MEASURED / 5).await;
-    let target = if reload { directory.join("flags/list.txt") } else { directory.join("elsewhere.txt") };
-    let begun = Instant::now();
-    fs::rename(next, &target).unwrap();
-    let reload = if reload { Some(in_force(admin, begun).await) } else { None };
+    let reload = match next {
+        Some(next) => {
+            // A link costs nothing, where a copy would keep the disk busy while requests are timed.
+            let link = directory.join("link.txt");
+            fs::hard_link(next, &link).unwrap();
+            let begun = Instant::now();
+            fs::rename(link, directory.join("flags/list.txt")).unwrap();
+            Some(in_force(admin, begun).await)
+        }
+        None => None,
+    };
     let mut latencies: Vec<f64> = load.join_all().await.into_iter().flatten().collect();
     latencies.sort_by(f64::total_cmp);
     let at = |permille: usize| latencies[(latencies.len() * permille / 1000).min(latencies.len() - 1)];
@@ -102,9 +108,10 @@ async fn in_force(admin: &str, begun: Instant) -> f64 {
     }
 }
 
-/// Where the list of a round is written before the clock runs.
+/// Writes the list of a round, to the disk's last word, so that none of it is written while requests are timed.
 pub(crate) fn prepare(directory: &Path, round: usize) -> PathBuf {
     let path = directory.join(format!("next-{round}.txt"));
     fs::write(&path, list(round)).unwrap();
+    fs::File::open(&path).unwrap().sync_all().unwrap();
     path
 }
