@@ -687,16 +687,16 @@ const SIMULATE_HELP: &str = "A judge for other programs, JSON lines; one reply f
     -> {\"op\":\"end\",\"run\":\"a\"}";
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["stdin", "suite", "canary_errors", "replay"]))]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["stdin", "suite", "canary_errors", "slower", "replay"]))]
 struct SimulateArgs {
     /// Judge what another program tells on standard input.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["suite", "canary_errors", "slower", "replay"])]
     stdin: bool,
     /// Run the releases that the judge is proven on, beside other methods, and print the tables of docs/judge.md.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["canary_errors", "slower", "replay"])]
     suite: bool,
     /// Judge what the gateway recorded of this flag's last release again, by its file's guard and by `--guard`.
-    #[arg(long, value_name = "FLAG")]
+    #[arg(long, value_name = "FLAG", conflicts_with_all = ["canary_errors", "slower"])]
     replay: Option<FlagKey>,
     /// Another release to replay than the last.
     #[arg(long, value_name = "RELEASE")]
@@ -710,6 +710,10 @@ struct SimulateArgs {
     /// Make up a release whose canary fails at this rate: how soon is it stopped?
     #[arg(long, value_name = "PERCENT", value_parser = rate)]
     canary_errors: Option<Rate>,
+    /// Make up one whose canary takes so many times as long as stable, and fails as often unless `--canary-errors` says
+    /// otherwise. Stable's latencies are log-normal, the slowest hundredth three times the median; `max_latency` is not tried.
+    #[arg(long, value_name = "TIMES", value_parser = times)]
+    slower: Option<f64>,
     /// The rate at which stable fails.
     #[arg(long, value_name = "PERCENT", value_parser = rate, default_value = "0.1%")]
     stable_errors: Rate,
@@ -757,6 +761,11 @@ fn probability(text: &str) -> Result<Rate, String> {
 fn requests_per_second(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|value| *value > 0.0 && *value <= 1e6);
     number.ok_or_else(|| "a number above 0, up to a million".to_owned())
+}
+
+fn times(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('x').unwrap_or(text).parse().ok().filter(|value| (0.01..=100.0).contains(value));
+    number.ok_or_else(|| "a number from 0.01 to 100, like 1.5".to_owned())
 }
 
 /// A header of a request that is asked about.

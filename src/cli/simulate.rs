@@ -20,8 +20,8 @@ pub(crate) fn simulate(args: &SimulateArgs) -> anyhow::Result<()> {
     }
     if args.suite {
         made_up::suite(args)
-    } else if let Some(canary) = args.canary_errors {
-        made_up::describe(args, canary)
+    } else if args.canary_errors.is_some() || args.slower.is_some() {
+        made_up::describe(args)
     } else {
         protocol::serve(io::stdin().lock(), io::stdout().lock())
     }

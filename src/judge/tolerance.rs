@@ -120,10 +120,16 @@ impl LatencyTolerance {
         (0.0..=100.0).contains(&share).then_some(Self(share))
     }
 
+    /// How many times stable's latency is allowed: from 1 to 101.
+    #[must_use]
+    pub fn times(self) -> f64 {
+        1.0 + self.0
+    }
+
     /// What a canary's answer has to exceed to be as slow as one of stable's that takes longer than `stable`.
     #[must_use]
     pub fn allowed(self, stable: Duration) -> Duration {
-        let slower = Duration::try_from_secs_f64(stable.as_secs_f64() * (1.0 + self.0)).unwrap_or(Duration::MAX);
+        let slower = Duration::try_from_secs_f64(stable.as_secs_f64() * self.times()).unwrap_or(Duration::MAX);
         slower.max(stable.saturating_add(LEAST_SLACK))
     }
 }

@@ -1,6 +1,6 @@
 //! The releases that the judge is proven on: ones where nothing is wrong, and ones where something goes wrong.
 
-use crate::judge::{Rate, Tolerance};
+use crate::judge::{LatencyTolerance, Rate, Tolerance};
 use crate::simulation::crowd::Crowd;
 use crate::simulation::race::{Lineup, Race};
 use crate::simulation::world::{TICK, Traffic, World, history, slow_rates};
@@ -216,7 +216,7 @@ fn step(tick: u64) -> f64 {
 fn latency(slower: f64) -> Change {
     let failing = 0.01;
     let quantile = |quantile| {
-        let rates = slow_rates(quantile, slower);
+        let rates = slow_rates(quantile, slower, LatencyTolerance::default());
         (rates, Tolerance::STRICT.information(0.1, rates.0, rates.1))
     };
     let rates = [0.5, 0.9, 0.99].map(quantile).into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
@@ -224,7 +224,7 @@ fn latency(slower: f64) -> Change {
     let world = World::new(format!("{slower} times as slow, share 10 %"), history(failing), move |_, traffic| {
         traffic.push(Traffic { slower, ..Traffic::plain(RPS, 0.1, failing, failing) });
     });
-    let world = world.with_latency();
+    let world = world.with_latency(LatencyTolerance::default());
     Change { world, tolerance: Tolerance::STRICT, tick: 0, rps: RPS, share: 0.1, rates, before: 0.0 }
 }
 
@@ -232,7 +232,7 @@ fn latency(slower: f64) -> Change {
 fn failing_beside_latency() -> Change {
     let mut case = plain(Tolerance::default(), (0.01, 0.1), 0.1, RPS, 0.0);
     case.world.name = format!("all four streams, {}", case.world.name);
-    case.world = case.world.with_latency();
+    case.world = case.world.with_latency(LatencyTolerance::default());
     case
 }
 
@@ -314,7 +314,7 @@ pub fn calms(size: Size) -> Vec<Calm> {
         four.world = World::new(name, history(0.02), move |_, traffic| {
             traffic.push(Traffic { slower, ..Traffic::plain(200.0, 0.1, 0.02, 0.02) });
         })
-        .with_latency();
+        .with_latency(LatencyTolerance::default());
         cases.push(four);
     }
     let users = Crowd { rps: 200.0, share: 0.1, fail: 0.01, retries: 0, poison_rps: 0.0 };

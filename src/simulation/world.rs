@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::judge::{Aside, Counts, Sample, Stream};
+use crate::judge::{Aside, Counts, LatencyTolerance, Sample, Stream};
 use crate::simulation::chance::Chance;
 use crate::simulation::crowd::{Crowd, Gathered};
 
@@ -41,15 +41,12 @@ const QUANTILES: [(Stream, f64); 3] =
 /// median and more.
 const SPREAD: f64 = 0.5;
 
-/// The default latency tolerance.
-const TOLERATED: f64 = 1.2;
-
 /// The share of stable's and of the canary's answers over their lines at this quantile, if the canary takes `slower`
 /// times as long.
 #[must_use]
-pub fn slow_rates(quantile: f64, slower: f64) -> (f64, f64) {
+pub fn slow_rates(quantile: f64, slower: f64, tolerance: LatencyTolerance) -> (f64, f64) {
     let line = normal_quantile(1.0 - quantile);
-    (1.0 - quantile, normal_tail(line + (TOLERATED / slower).ln() / SPREAD))
+    (1.0 - quantile, normal_tail(line + (tolerance.times() / slower).ln() / SPREAD))
 }
 
 /// What a world does at a tick: adds each gateway's traffic.
@@ -63,6 +60,7 @@ pub struct World {
     pub streams: Vec<Stream>,
     /// Stable's outcomes before the canary, in every stream.
     pub history: Counts,
+    latency_tolerance: LatencyTolerance,
     happens: Happens,
     crowd: Option<Crowd>,
 }
@@ -80,7 +78,14 @@ impl World {
         history: Counts,
         happens: impl Fn(u64, &mut Vec<Traffic>) + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), streams: vec![Stream::Errors], history, happens: Box::new(happens), crowd: None }
+        Self {
+            name: name.into(),
+            streams: vec![Stream::Errors],
+            history,
+            latency_tolerance: LatencyTolerance::default(),
+            happens: Box::new(happens),
+            crowd: None,
+        }
     }
 
     /// A world of users, in which errors are watched.
@@ -88,9 +93,10 @@ impl World {
         Self { crowd: Some(crowd), ..Self::new(name, history, |_, _| {}) }
     }
 
-    /// The same with slow answers watched too.
+    /// The same with slow answers watched too, beyond this tolerance.
     #[must_use]
-    pub fn with_latency(mut self) -> Self {
+    pub fn with_latency(mut self, tolerance: LatencyTolerance) -> Self {
+        self.latency_tolerance = tolerance;
         self.streams.extend(QUANTILES.map(|(stream, _)| stream));
         self
     }
@@ -128,7 +134,7 @@ impl World {
             // Who is over the line of a quantile is among those over the one before.
             let (mut over, mut before) = ((stable, canary), (1.0, 1.0));
             for (stream, quantile) in QUANTILES {
-                let rates = slow_rates(quantile, slower);
+                let rates = slow_rates(quantile, slower, self.latency_tolerance);
                 over = (chance.binomial(over.0, rates.0 / before.0), chance.binomial(over.1, rates.1 / before.1));
                 before = rates;
                 let stable = Counts { requests: stable, failures: over.0 };
@@ -173,12 +179,13 @@ mod tests {
 
     #[test]
     fn a_canary_as_quick_as_stable_is_over_its_lines_less_often_and_one_at_the_tolerance_as_often() {
+        let tolerance = LatencyTolerance::default();
         for (_, quantile) in QUANTILES {
-            let (stable, canary) = slow_rates(quantile, 1.0);
+            let (stable, canary) = slow_rates(quantile, 1.0, tolerance);
             assert!(canary < 0.8 * stable, "{stable} {canary}");
-            let (stable, canary) = slow_rates(quantile, TOLERATED);
+            let (stable, canary) = slow_rates(quantile, tolerance.times(), tolerance);
             assert!((canary / stable - 1.0).abs() < 0.01, "{stable} {canary}");
-            assert!(slow_rates(quantile, 3.0).1 > 3.0 * stable.min(0.3));
+            assert!(slow_rates(quantile, 3.0, tolerance).1 > 3.0 * stable.min(0.3));
         }
     }
 }

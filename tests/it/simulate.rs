@@ -160,6 +160,18 @@ async fn a_described_release_is_stopped_and_the_same_seed_tells_the_same() {
 }
 
 #[tokio::test]
+async fn a_slower_canary_is_stopped_by_the_judge_alone() {
+    let arguments = ["--slower", "4", "--stable-errors", "1%", "--share", "20%", "--rps", "50", "--tries", "20"];
+    let output = stdout(&simulate(&arguments, "").await);
+    assert!(output.starts_with("stable fails at 1 %, the canary at 1 % and takes 4 times as long; "), "{output}");
+    let row = |method: &str| output.lines().find(|line| line.starts_with(method)).unwrap().to_owned();
+    assert!(row("judge ").contains("100.00 %"), "{output}");
+    assert!(row("label test ").contains(" 0.00 %"), "{output}");
+    assert!(stderr(&simulate(&["--slower", "0"], "").await, 2).contains("like 1.5"));
+    assert!(stderr(&simulate(&["--slower", "2", "--suite"], "").await, 2).contains("--suite"));
+}
+
+#[tokio::test]
 async fn the_proof_holds_in_a_small_sample() {
     let output = stdout(&simulate(&["--suite", "--quick", "--tries", "30"], "").await);
     let within = output.lines().find(|line| line.starts_with("The judge is within")).unwrap();

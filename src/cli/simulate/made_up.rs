@@ -43,15 +43,19 @@ const RARE_SEED: u64 = 0x5EED;
 const LARGE_ALPHA: f64 = 0.02;
 
 /// Tells how soon the described canary would be stopped, how many it would hurt and how often a good one would be stopped.
-pub(crate) fn describe(args: &SimulateArgs, canary: Rate) -> anyhow::Result<()> {
+pub(crate) fn describe(args: &SimulateArgs) -> anyhow::Result<()> {
     let guard = guard(args)?;
-    let (stable, canary, rps) = (args.stable_errors.as_share(), canary.as_share(), args.rps);
-    let canary_share = args.share.as_share();
+    let canary = args.canary_errors.unwrap_or(args.stable_errors);
+    let (stable, rps, canary_share) = (args.stable_errors.as_share(), args.rps, args.share.as_share());
     let history = history(stable);
-    let world = |canary| {
-        World::new("", history, move |_, traffic| traffic.push(Traffic::plain(rps, canary_share, stable, canary)))
+    let world = |canary: Rate, slower| {
+        let fails = canary.as_share();
+        let world = World::new("", history, move |_, traffic| {
+            traffic.push(Traffic { slower, ..Traffic::plain(rps, canary_share, stable, fails) });
+        });
+        if args.slower.is_some() { world.with_latency(guard.latency_tolerance) } else { world }
     };
-    let (bad, good) = (world(canary), world(stable));
+    let (bad, good) = (world(canary, args.slower.unwrap_or(1.0)), world(args.stable_errors, 1.0));
     // A factor just below 1, by rounding, would be none.
     let kept = (guard.tolerance.allowed(1.0) - guard.tolerance.allowed(0.0)).max(1.0);
     let factor = args.tolerance_relative.map_or(kept, |relative| 1.0 + relative.as_share());
@@ -94,11 +98,10 @@ pub(crate) fn describe(args: &SimulateArgs, canary: Rate) -> anyhow::Result<()> 
             share(good.false_stops(method, &calm, false_rollback.as_share())),
         ]);
     }
+    let slower = args.slower.map_or_else(String::new, |times| format!(" and takes {times} times as long"));
     print(&format!(
-        "stable fails at {}, the canary at {}; {} of {rps} requests a second go to it; {tries} tries of 30 min\n",
-        args.stable_errors,
-        Rate::from_share(canary).unwrap_or(Rate::ZERO),
-        args.share,
+        "stable fails at {}, the canary at {canary}{slower}; {} of {rps} requests a second go to it; {tries} tries of 30 min\n",
+        args.stable_errors, args.share,
     ))?;
     print(&table(&rows, 1))?;
     print(
