@@ -154,7 +154,7 @@ pub(crate) fn suite(args: &SimulateArgs) -> anyhow::Result<()> {
         bail!("no release of the suite has that text in its name; without `--only` all are run, and named");
     }
     if !changes.is_empty() {
-        delays(&changes, budget, args.tries.unwrap_or(most), alpha, args.seed)?;
+        delays(&changes, (budget, most, args.tries), alpha, args.seed)?;
     }
     if !calms.is_empty() {
         false_stops(&calms, args.tries.unwrap_or(tries), alpha, args.seed)?;
@@ -163,12 +163,15 @@ pub(crate) fn suite(args: &SimulateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn delays(cases: &[Change], budget: f64, most: u64, alpha: Rate, seed: u64) -> anyhow::Result<()> {
+/// How far each change is seen: as often as `budget` ticks allow, up to `most` times, or as often as was asked for.
+fn delays(cases: &[Change], effort: (f64, u64, Option<u64>), alpha: Rate, seed: u64) -> anyhow::Result<()> {
+    let (budget, most, tries) = effort;
     print(&format!("Canary requests from the change to the stop, alpha = {ALPHA}; (n %): seen in so many\n"))?;
     let mut rows = vec![heads(&["release", "W", "goal", "must", "tries"], &[""])];
     let (mut all, mut within_goal, mut within_bound) = (0, 0, 0);
     for case in cases {
-        let race = case.race(alpha, budget, most, seed);
+        let mut race = case.race(alpha, budget, most, seed);
+        race.tries = tries.unwrap_or(race.tries);
         let run = race.run(threads());
         let (goal, bound) = (case.goal(ALPHA), case.bound(ALPHA));
         let judged = run.first().and_then(|tries| tries.mean(|delay| delay.canary.requests)).unwrap_or(f64::INFINITY);
