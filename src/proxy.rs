@@ -3,11 +3,14 @@
 //! A request is routed, identified and decided once, in `request_filter`, on one snapshot of the flags. What was decided
 //! goes with it, so that a reload in the middle of it changes nothing, and its outcome is charged where it was decided.
 
+mod answer;
 mod attributes;
 mod context;
+mod decide;
 mod failure;
 mod forwarded;
 mod identity;
+mod outgoing;
 mod policy;
 mod rescue;
 mod route;
@@ -16,37 +19,32 @@ mod shadow;
 mod upstream;
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, SET_COOKIE};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{StatusCode, Version};
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tracing::{debug, warn};
 
-use crate::access::{Access, Role};
+use crate::access::Access;
 use crate::api::Problem;
 use crate::clock;
 use crate::downstream::Refusal;
-use crate::flag::{Arm, Evaluation, EvaluationContext, MAX_TARGETING_KEY_BYTES, Moment, Reason, evaluate};
 use crate::outcome::{Failure, Trouble, classify};
-use crate::proxy::attributes::ProxiedRequest;
-use crate::proxy::context::{Context, Decision};
+use crate::proxy::answer::{apologise, mark, respond};
+use crate::proxy::context::Context;
 use crate::proxy::failure::{answer, trouble};
-use crate::proxy::forwarded::{is_secure, tell};
 use crate::proxy::identity::client_ip;
-use crate::proxy::policy::Settings;
-use crate::proxy::rescue::{Sent, fallback, may_be_repeated, rescue};
-use crate::proxy::route::plain;
-use crate::proxy::shadow::{Original, SHADOW_HEADER, Shadower, can_be_copied, is_open};
-use crate::proxy::upstream::Upstream;
-use crate::recorder::{Answer, Party, RecordedFlag, RecordedFlagStore, Unit};
+use crate::proxy::outgoing::send_on;
+use crate::proxy::rescue::{Sent, may_be_repeated, rescue};
+use crate::proxy::shadow::Shadower;
+use crate::recorder::{Answer, RecordedFlagStore};
 use crate::shadow::{CopyResult, Shadows};
 
 pub use crate::proxy::context::InFlight;
@@ -76,9 +74,6 @@ const TOKEN_HEADER: &str = "x-tidegate-token";
 
 /// Names one request in logs, problem documents and upstream.
 const REQUEST_ID_HEADER: &str = "x-request-id";
-
-/// How long a client that came at a bad moment is asked to wait, in seconds.
-const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
 /// What a gateway works with, whatever the configuration says.
 #[derive(Debug)]
@@ -119,105 +114,6 @@ impl Gateway {
         let Tools { flags, in_flight, access, shadow, seeing } = tools;
         let shadower = Arc::new(Shadower::new(&shadow, Arc::clone(&flags)));
         Self { policy, access, seeing, flags, in_flight, shadows: shadow.shadows, shadower }
-    }
-
-    /// Routes and decides: afterwards the context knows the upstream. Otherwise says why there is none.
-    fn decide(&self, request: &RequestHeader, context: &mut Context) -> Result<(), Problem> {
-        let path = plain(request.uri.path()).map_err(Refusal::problem)?;
-        let mut missing_flag = None;
-        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| request.uri.host());
-        let settings = Arc::clone(&context.settings);
-        let flags = self.flags.load();
-        for route in settings.routes.matching(host, &path) {
-            match &route.target {
-                Target::Backend(backend) => {
-                    context.place = Some(route.take_place().map_err(Refusal::problem)?);
-                    context.upstream = settings.upstreams.get(backend);
-                    if context.upstream.as_ref().is_some_and(|upstream| upstream.balances_by_key()) {
-                        let identified = settings.identity.identify(request, context.client, context.client_is_trusted);
-                        context.key = identified.key().map(key_hash);
-                    }
-                    return Ok(());
-                }
-                Target::Flag(key) => {
-                    // A flag that could not be loaded at start-up decides nothing: the next best route serves.
-                    let Some(entry) = flags.get(key) else {
-                        missing_flag = missing_flag.or(Some(key));
-                        continue;
-                    };
-                    context.place = Some(route.take_place().map_err(Refusal::problem)?);
-                    let identified = settings.identity.identify(request, context.client, context.client_is_trusted);
-                    let asked = EvaluationContext {
-                        targeting_key: identified.key(),
-                        now: Moment::from_unix_millis(clock::wall().as_millisecond()),
-                        attributes: &ProxiedRequest {
-                            request,
-                            host,
-                            identity: &settings.identity,
-                            peer: context.client,
-                            peer_is_trusted: context.client_is_trusted,
-                        },
-                        chosen: self.chosen(request),
-                    };
-                    let evaluation = evaluate(&entry.flag, &entry.rollout, &asked);
-                    if identified.key().is_some_and(|key| key.len() > MAX_TARGETING_KEY_BYTES) {
-                        entry.attached.note_long_key();
-                    }
-                    let drawn = evaluation.reason == Reason::Percentage;
-                    context.key = identified.key().map(key_hash);
-                    let party = Party { unit: context.key.map(Unit::from_hash), drawn };
-                    let secure = is_secure(request, context.tls, context.client_is_trusted);
-                    context.new_anonymous = settings.identity.new_cookie(&identified, secure);
-                    context.upstream = self.policy.upstream(&settings, entry.flag.backend(evaluation.arm));
-                    if evaluation.arm == Arm::Stable {
-                        context.original = self.original(request, &settings, entry, context.key);
-                    }
-                    let stable = self.policy.upstream(&settings, entry.flag.backend(Arm::Stable));
-                    if let Some(stable) = &stable {
-                        stable.budget().count(context.started());
-                    }
-                    if let (Arm::Canary, Some(canary), Some(stable)) = (evaluation.arm, &context.upstream, stable) {
-                        if canary.is_available() {
-                            context.fallback = fallback(canary, stable, route.rescue);
-                        } else {
-                            context.upstream = Some(stable);
-                            context.diverted = true;
-                        }
-                    }
-                    context.decision =
-                        Some(Decision { entry: Arc::clone(entry), evaluation, set_version: flags.version(), party });
-                    return Ok(());
-                }
-            }
-        }
-        Err(match missing_flag {
-            Some(key) => {
-                let detail = format!("the flag `{key}` is not loaded, and no other route serves this path");
-                Problem::new(503, "flag-not-loaded", "Flag not loaded", detail)
-            }
-            None => Problem::new(404, "no-route", "No route", "no route of this gateway matches host and path"),
-        })
-    }
-}
-
-impl Gateway {
-    /// The request, which stable answers, if the canary is to get a copy of it.
-    fn original(
-        &self,
-        request: &RequestHeader,
-        settings: &Settings,
-        entry: &Arc<RecordedFlag>,
-        key: Option<u64>,
-    ) -> Option<Box<Original>> {
-        let flag = &entry.flag;
-        let shadow = flag.shadow.as_ref().filter(|shadow| shadow.copies(request.method.as_str()))?;
-        if !is_open(entry) || !can_be_copied(request) {
-            return None;
-        }
-        let canary =
-            self.policy.upstream(settings, flag.backend(Arm::Canary)).filter(|canary| canary.is_available())?;
-        let leave = self.shadows.begin(flag, entry.rollout.generation, shadow)?;
-        Some(Box::new(Original::new(Arc::clone(entry), leave, canary, key)))
     }
 }
 
@@ -313,19 +209,7 @@ impl ProxyHttp for Gateway {
     ) -> pingora_error::Result<()> {
         // A request that is sent once more is sent from its beginning.
         context.body_bytes = 0;
-        let identity = context.settings.identity.headers().map(HeaderName::as_str);
-        let identity = identity.filter(|_| !context.client_is_trusted);
-        let ours = [FLAG_HEADER, VARIANT_HEADER, OVERRIDE_HEADER, TOKEN_HEADER, SHADOW_HEADER];
-        remove(request, ours.into_iter().chain(identity));
-        if let (Some(decision), Some(upstream)) = (&context.decision, &context.upstream) {
-            request.insert_header(FLAG_HEADER, decision.entry.flag.key.as_str())?;
-            request.insert_header(VARIANT_HEADER, upstream.variant())?;
-        }
-        tell(request, context.client, context.client_is_trusted, context.tls)?;
-        if let Some(trace) = context.trace {
-            trace.pass_on(request)?;
-        }
-        request.insert_header(REQUEST_ID_HEADER, context.request_id())?;
+        send_on(request, context)?;
         if let Some(original) = &mut context.original {
             original.take_request(request);
         }
@@ -392,7 +276,7 @@ impl ProxyHttp for Gateway {
                 // The gateway is stopping: the client's next request has to find another way.
                 session.set_keepalive(None);
             }
-            self.mark(response, context)?;
+            mark(response, context)?;
         }
         Ok(())
     }
@@ -410,21 +294,7 @@ impl ProxyHttp for Gateway {
             warn!(request_id, upstream, status = error_code, tried_both, %error, "the request could not be proxied");
         }
         if let Some(problem) = answer {
-            let (mut response, body) = match problem_response(context, problem) {
-                Ok(response) => response,
-                Err(error) => {
-                    warn!(%error, "cannot build the error response");
-                    return FailToProxy { error_code: 0, can_reuse_downstream: false };
-                }
-            };
-            let marked = self.mark(&mut response, context);
-            let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { body };
-            if let Err(error) = marked.and(session.write_error_response(response, body).await) {
-                debug!(%error, "the client did not take the error response");
-            } else if session.as_http1().is_some() && !session.as_mut().is_body_done() {
-                // It is still sending, and has to be able to read the answer when it is done.
-                session.as_mut().shutdown().await;
-            }
+            apologise(session, context, problem).await;
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }
@@ -505,51 +375,6 @@ impl ProxyHttp for Gateway {
     }
 }
 
-impl Gateway {
-    /// The arm that the request asks for, if it shows a token that may.
-    fn chosen(&self, request: &RequestHeader) -> Option<Arm> {
-        let asked = request.headers.get(OVERRIDE_HEADER)?;
-        let arm = Arm::BOTH.into_iter().find(|arm| arm.as_str().as_bytes() == asked.as_bytes())?;
-        let token = self.access.find(request.headers.get(TOKEN_HEADER)?.to_str().ok()?)?;
-        (token.role >= Role::Tester).then_some(arm)
-    }
-
-    /// What the gateway adds to every answer.
-    fn mark(&self, response: &mut ResponseHeader, context: &Context) -> pingora_error::Result<()> {
-        response.remove_header(VARIANT_HEADER);
-        if let (true, Some(_), Some(upstream)) = (context.settings.expose_variant, &context.decision, &context.upstream)
-        {
-            response.insert_header(VARIANT_HEADER, upstream.variant())?;
-        }
-        if let Some(cookie) = &context.new_anonymous {
-            response.append_header(SET_COOKIE, cookie)?;
-        }
-        response.insert_header(REQUEST_ID_HEADER, context.request_id())
-    }
-}
-
-/// Takes the headers called `names` out of a request, also where they are spelt with underscores: a backend behind CGI or
-/// WSGI could not tell `x_user_id` from `x-user-id`.
-fn remove<'n>(request: &mut RequestHeader, names: impl Iterator<Item = &'n str>) {
-    let same = |a: &str, b: &str| {
-        a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
-    };
-    for name in names {
-        request.remove_header(name);
-        while let Some(alike) = request.headers.keys().find(|key| same(key.as_str(), name)).cloned() {
-            request.remove_header(&alike);
-        }
-    }
-}
-
-/// The user as the comparison of the arms and the choice of a server know them. The hash is another than the bucket's, or
-/// the users of a small canary, who are neighbours in theirs, would be hard to tell apart.
-fn key_hash(targeting_key: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    targeting_key.hash(&mut hasher);
-    hasher.finish()
-}
-
 /// Lets nothing take longer than what is `left` of the time for the whole exchange.
 fn limit(options: &mut PeerOptions, left: Duration) {
     // No time at all would be taken for no limit.
@@ -564,56 +389,9 @@ fn limit(options: &mut PeerOptions, left: Duration) {
     }
 }
 
-/// Answers a request that goes to no upstream, and keeps the connection.
-async fn respond(session: &mut Session, context: &Context, problem: Problem) -> pingora_error::Result<()> {
-    let (response, body) = problem_response(context, problem)?;
-    let head = session.req_header().method == Method::HEAD;
-    session.write_response_header(Box::new(response), head).await?;
-    if head { Ok(()) } else { session.write_response_body(Some(body), true).await }
-}
-
-fn problem_response(context: &Context, problem: Problem) -> pingora_error::Result<(ResponseHeader, Bytes)> {
-    let problem = Problem { request_id: Some(context.request_id_text().to_owned()), ..problem };
-    let body = serde_json::to_vec(&problem)
-        .map_err(|error| Error::because(ErrorType::InternalError, "cannot write a problem document", error))?;
-    let mut response = ResponseHeader::build(problem.status, Some(5))?;
-    response.insert_header(CONTENT_TYPE, HeaderValue::from_static(Problem::MEDIA_TYPE))?;
-    response.insert_header(CONTENT_LENGTH, body.len().to_string())?;
-    response.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
-    response.insert_header(REQUEST_ID_HEADER, context.request_id())?;
-    if problem.status == 503 {
-        response.insert_header(RETRY_AFTER, RETRY_AFTER_S)?;
-    }
-    Ok((response, body.into()))
-}
-
 /// Tells that stable takes a request over, if it has just been sent over.
 fn tell_rescue(context: &mut Context, error: &Error) {
     if context.take_switch() {
         debug!(request_id = context.request_id_text(), %error, "the canary failed; stable serves");
-    }
-}
-
-impl Decision {
-    fn log(&self, request_id: &str, outcome: &str, duration_ms: f64, rescued: bool) {
-        let Evaluation { arm, reason } = self.evaluation;
-        debug!(
-            request_id,
-            feature_flag.key = %self.entry.flag.key,
-            feature_flag.result.variant = %self.entry.flag.backend(arm),
-            feature_flag.result.reason = reason.as_str(),
-            feature_flag.version = %self.set_version,
-            generation = self.entry.rollout.generation.get(),
-            outcome,
-            duration_ms,
-            rescued,
-            "request finished",
-        );
-    }
-}
-
-impl Context {
-    fn upstream_name(&self) -> &str {
-        self.upstream.as_deref().map_or("none", Upstream::name)
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use pingora_error::{Error, ErrorType};
 use tokio::sync::Notify;
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::clock;
@@ -158,6 +159,24 @@ impl fmt::Debug for Context {
     }
 }
 
+impl Decision {
+    fn log(&self, request_id: &str, outcome: &str, duration_ms: f64, rescued: bool) {
+        let Evaluation { arm, reason } = self.evaluation;
+        debug!(
+            request_id,
+            feature_flag.key = %self.entry.flag.key,
+            feature_flag.result.variant = %self.entry.flag.backend(arm),
+            feature_flag.result.reason = reason.as_str(),
+            feature_flag.version = %self.set_version,
+            generation = self.entry.rollout.generation.get(),
+            outcome,
+            duration_ms,
+            rescued,
+            "request finished",
+        );
+    }
+}
+
 impl Context {
     pub(crate) fn new(now: Instant, in_flight: &Arc<InFlight>, settings: Arc<Settings>) -> Self {
         // Relaxed: the number alone matters, and it is up before the request can be waited for.
@@ -194,6 +213,11 @@ impl Context {
             original: None,
             new_anonymous: None,
         }
+    }
+
+    /// What the backend that it goes to is called.
+    pub(crate) fn upstream_name(&self) -> &str {
+        self.upstream.as_deref().map_or("none", Upstream::name)
     }
 
     /// Goes on with the id that a trusted proxy gave, or makes one.

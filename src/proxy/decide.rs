@@ -1,0 +1,137 @@
+//! The decision: route, identity, flag and backend of a request, once, on one snapshot.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use http::header::HOST;
+use pingora_http::RequestHeader;
+
+use crate::access::Role;
+use crate::api::Problem;
+use crate::clock;
+use crate::downstream::Refusal;
+use crate::flag::{Arm, EvaluationContext, MAX_TARGETING_KEY_BYTES, Moment, Reason, evaluate};
+use crate::proxy::attributes::ProxiedRequest;
+use crate::proxy::context::{Context, Decision};
+use crate::proxy::forwarded::is_secure;
+use crate::proxy::policy::Settings;
+use crate::proxy::rescue::fallback;
+use crate::proxy::route::plain;
+use crate::proxy::shadow::{Original, can_be_copied, is_open};
+use crate::proxy::{Gateway, OVERRIDE_HEADER, TOKEN_HEADER, Target};
+use crate::recorder::{Party, RecordedFlag, Unit};
+
+impl Gateway {
+    /// Routes and decides: afterwards the context knows the upstream. Otherwise says why there is none.
+    pub(crate) fn decide(&self, request: &RequestHeader, context: &mut Context) -> Result<(), Problem> {
+        let path = plain(request.uri.path()).map_err(Refusal::problem)?;
+        let mut missing_flag = None;
+        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| request.uri.host());
+        let settings = Arc::clone(&context.settings);
+        let flags = self.flags.load();
+        for route in settings.routes.matching(host, &path) {
+            match &route.target {
+                Target::Backend(backend) => {
+                    context.place = Some(route.take_place().map_err(Refusal::problem)?);
+                    context.upstream = settings.upstreams.get(backend);
+                    if context.upstream.as_ref().is_some_and(|upstream| upstream.balances_by_key()) {
+                        let identified = settings.identity.identify(request, context.client, context.client_is_trusted);
+                        context.key = identified.key().map(key_hash);
+                    }
+                    return Ok(());
+                }
+                Target::Flag(key) => {
+                    // A flag that could not be loaded at start-up decides nothing: the next best route serves.
+                    let Some(entry) = flags.get(key) else {
+                        missing_flag = missing_flag.or(Some(key));
+                        continue;
+                    };
+                    context.place = Some(route.take_place().map_err(Refusal::problem)?);
+                    let identified = settings.identity.identify(request, context.client, context.client_is_trusted);
+                    let asked = EvaluationContext {
+                        targeting_key: identified.key(),
+                        now: Moment::from_unix_millis(clock::wall().as_millisecond()),
+                        attributes: &ProxiedRequest {
+                            request,
+                            host,
+                            identity: &settings.identity,
+                            peer: context.client,
+                            peer_is_trusted: context.client_is_trusted,
+                        },
+                        chosen: self.chosen(request),
+                    };
+                    let evaluation = evaluate(&entry.flag, &entry.rollout, &asked);
+                    if identified.key().is_some_and(|key| key.len() > MAX_TARGETING_KEY_BYTES) {
+                        entry.attached.note_long_key();
+                    }
+                    let drawn = evaluation.reason == Reason::Percentage;
+                    context.key = identified.key().map(key_hash);
+                    let party = Party { unit: context.key.map(Unit::from_hash), drawn };
+                    let secure = is_secure(request, context.tls, context.client_is_trusted);
+                    context.new_anonymous = settings.identity.new_cookie(&identified, secure);
+                    context.upstream = self.policy.upstream(&settings, entry.flag.backend(evaluation.arm));
+                    if evaluation.arm == Arm::Stable {
+                        context.original = self.original(request, &settings, entry, context.key);
+                    }
+                    let stable = self.policy.upstream(&settings, entry.flag.backend(Arm::Stable));
+                    if let Some(stable) = &stable {
+                        stable.budget().count(context.started());
+                    }
+                    if let (Arm::Canary, Some(canary), Some(stable)) = (evaluation.arm, &context.upstream, stable) {
+                        if canary.is_available() {
+                            context.fallback = fallback(canary, stable, route.rescue);
+                        } else {
+                            context.upstream = Some(stable);
+                            context.diverted = true;
+                        }
+                    }
+                    context.decision =
+                        Some(Decision { entry: Arc::clone(entry), evaluation, set_version: flags.version(), party });
+                    return Ok(());
+                }
+            }
+        }
+        Err(match missing_flag {
+            Some(key) => {
+                let detail = format!("the flag `{key}` is not loaded, and no other route serves this path");
+                Problem::new(503, "flag-not-loaded", "Flag not loaded", detail)
+            }
+            None => Problem::new(404, "no-route", "No route", "no route of this gateway matches host and path"),
+        })
+    }
+
+    /// The request, which stable answers, if the canary is to get a copy of it.
+    fn original(
+        &self,
+        request: &RequestHeader,
+        settings: &Settings,
+        entry: &Arc<RecordedFlag>,
+        key: Option<u64>,
+    ) -> Option<Box<Original>> {
+        let flag = &entry.flag;
+        let shadow = flag.shadow.as_ref().filter(|shadow| shadow.copies(request.method.as_str()))?;
+        if !is_open(entry) || !can_be_copied(request) {
+            return None;
+        }
+        let canary =
+            self.policy.upstream(settings, flag.backend(Arm::Canary)).filter(|canary| canary.is_available())?;
+        let leave = self.shadows.begin(flag, entry.rollout.generation, shadow)?;
+        Some(Box::new(Original::new(Arc::clone(entry), leave, canary, key)))
+    }
+
+    /// The arm that the request asks for, if it shows a token that may.
+    fn chosen(&self, request: &RequestHeader) -> Option<Arm> {
+        let asked = request.headers.get(OVERRIDE_HEADER)?;
+        let arm = Arm::BOTH.into_iter().find(|arm| arm.as_str().as_bytes() == asked.as_bytes())?;
+        let token = self.access.find(request.headers.get(TOKEN_HEADER)?.to_str().ok()?)?;
+        (token.role >= Role::Tester).then_some(arm)
+    }
+}
+
+/// The user as the comparison of the arms and the choice of a server know them. The hash is another than the bucket's, or
+/// the users of a small canary, who are neighbours in theirs, would be hard to tell apart.
+fn key_hash(targeting_key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    targeting_key.hash(&mut hasher);
+    hasher.finish()
+}
