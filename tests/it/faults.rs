@@ -12,6 +12,8 @@ use crate::upstream::Upstream;
 /// What a scripted upstream does with a connection once it is made.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
+    /// Is not there: nobody listens at its address.
+    Refuses,
     /// Resets before it has read anything.
     ResetAtOnce,
     /// Resets after the request.
@@ -20,6 +22,12 @@ enum Fault {
     ResetInHead,
     /// Resets after the head of an answer of known length.
     ResetAfterHead,
+    /// Resets in the middle of the answer's body.
+    ResetInBody,
+    /// Resets after the last chunk, before the end of the trailers.
+    ResetInTrailers,
+    /// Announces an answer, and resets.
+    ResetAfterInterim,
     /// Closes its side after the request, and goes on reading.
     HalfClose,
     /// Sends less than it says.
@@ -34,10 +42,22 @@ enum Fault {
     BadChunk,
     /// Says two lengths.
     TwoLengths,
+    /// Says a length that is no number.
+    NoLength,
+    /// Says a length, and that it does not count.
+    LengthAndChunks,
+    /// Has a body where none may be: the body may not be taken for the next answer.
+    BodyOfNothing,
+    /// Changes to another protocol that nobody asked for.
+    SwitchesUnasked,
+    /// Sends header fields for ever.
+    HeadForEver,
     /// Reads the request and says nothing.
     Stalls,
     /// Sends a head and nothing more.
     StallsAfterHead,
+    /// Sends a chunk and nothing more.
+    StallsInBody,
     /// Sends 103 for ever.
     InterimForEver,
 }
@@ -51,30 +71,49 @@ async fn misbehave(mut stream: TcpStream, fault: Fault) {
     let mut head = vec![0; 8192];
     let _ = stream.read(&mut head).await;
     let answer: &[u8] = match fault {
-        Fault::ResetAtOnce | Fault::ResetAfterRequest | Fault::HalfClose | Fault::Stalls => b"",
+        Fault::Refuses | Fault::ResetAtOnce | Fault::ResetAfterRequest | Fault::HalfClose | Fault::Stalls => b"",
         Fault::ResetInHead => b"HTTP/1.1 200 OK\r\ncontent-le",
         Fault::ResetAfterHead | Fault::StallsAfterHead => b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n",
-        Fault::TooShort => b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+        Fault::TooShort | Fault::ResetInBody => b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
         Fault::TooLong => {
             b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngoodHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"
         }
-        Fault::ChunksCutOff => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        Fault::ChunksCutOff | Fault::StallsInBody => {
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"
+        }
+        Fault::ResetInTrailers => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\nx-sum: 1",
+        Fault::ResetAfterInterim | Fault::InterimForEver => b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
+        Fault::NoLength => b"HTTP/1.1 200 OK\r\ncontent-length: four\r\n\r\ngood",
+        Fault::LengthAndChunks => {
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\n\r\n"
+        }
+        Fault::BodyOfNothing => b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+        Fault::SwitchesUnasked => b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nevil",
+        Fault::HeadForEver => b"HTTP/1.1 200 OK\r\n",
         Fault::Garbage => b"\x00\x01\x02 what is this?\r\n\r\n",
         Fault::BadChunk => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhalf\r\n0\r\n\r\n",
         Fault::TwoLengths => b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\ngood!",
-        Fault::InterimForEver => b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
     };
     let _ = stream.write_all(answer).await;
     match fault {
-        Fault::ResetAfterRequest | Fault::ResetInHead | Fault::ResetAfterHead => reset(stream),
+        Fault::ResetAfterRequest
+        | Fault::ResetInHead
+        | Fault::ResetAfterHead
+        | Fault::ResetInBody
+        | Fault::ResetInTrailers
+        | Fault::ResetAfterInterim => reset(stream),
         Fault::HalfClose => {
             let _ = stream.shutdown().await;
             while stream.read(&mut head).await.is_ok_and(|read| read > 0) {}
         }
         // Until the gateway gives up.
-        Fault::Stalls | Fault::StallsAfterHead | Fault::TooLong => {
-            while stream.read(&mut head).await.is_ok_and(|read| read > 0) {}
-        }
+        Fault::Stalls
+        | Fault::StallsAfterHead
+        | Fault::StallsInBody
+        | Fault::TooLong
+        | Fault::BodyOfNothing
+        | Fault::SwitchesUnasked => while stream.read(&mut head).await.is_ok_and(|read| read > 0) {},
+        Fault::HeadForEver => while stream.write_all(b"x-more: and more and more\r\n").await.is_ok() {},
         Fault::InterimForEver => while stream.write_all(answer).await.is_ok() {},
         _ => {}
     }
@@ -84,6 +123,10 @@ async fn misbehave(mut stream: TcpStream, fault: Fault) {
 async fn faulty(fault: Fault) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
+    if let Fault::Refuses = fault {
+        drop(listener);
+        return (address, tokio::spawn(async {}));
+    }
     let task = tokio::spawn(async move {
         let mut each = tokio::task::JoinSet::new();
         loop {
@@ -113,11 +156,13 @@ fn status(answer: &str) -> u16 {
 /// A head that was passed on, or lost on the way to the gateway by what came after it.
 const CUT_OFF: &[u16] = &[200, 502, 0];
 
-/// An answer that breaks off may not look complete.
+/// An answer that breaks off, which is a `failure`, may not look complete.
 #[track_caller]
-fn is_cut_off(fault: Fault, answer: &str) {
+fn is_sound(fault: Fault, answer: &str, failure: bool) {
     let stables = answer.contains("x-tidegate-variant: sync");
-    assert!(stables || !answer.ends_with("0\r\n\r\n"), "{fault:?} looks complete: {answer}");
+    assert!(!failure || stables || !answer.ends_with("0\r\n\r\n"), "{fault:?} looks complete: {answer}");
+    assert!(!answer.contains("evil"), "{fault:?}: what nobody asked for: {answer}");
+    assert!(!answer.to_ascii_lowercase().contains("content-length: 3\r\n"), "{fault:?}: another length: {answer}");
 }
 
 /// What a POST (which may not be repeated) and a GET (which may) come to, and whether the POST is charged as a failure.
@@ -129,8 +174,8 @@ async fn check(fault: Fault, post: &[u16], get: &[u16], failure: bool) {
 
     let answer = exchange(&gateway, "POST").await;
     assert!(post.contains(&status(&answer)), "{fault:?}: {answer}");
-    is_cut_off(fault, &answer);
-    if !matches!(fault, Fault::ResetAtOnce) {
+    is_sound(fault, &answer, failure);
+    if !matches!(fault, Fault::Refuses | Fault::ResetAtOnce) {
         assert_eq!(stable.requests(), 0, "{fault:?}: it may not be sent twice");
     }
     let count = async |outcome: &str| gateway.outcomes("async", outcome).await;
@@ -140,8 +185,7 @@ async fn check(fault: Fault, post: &[u16], get: &[u16], failure: bool) {
 
     let answer = exchange(&gateway, "GET").await;
     assert!(get.contains(&status(&answer)), "{fault:?}: {answer}");
-    is_cut_off(fault, &answer);
-    assert!(!answer.contains("evil"), "{fault:?}: what nobody asked for");
+    is_sound(fault, &answer, failure);
     let twice = if failure { (0.0, 2.0, 0.0) } else { (2.0, 0.0, 0.0) };
     eventually(&format!("{fault:?} is charged again"), || async { charged().await == twice }).await;
     let rescued = gateway.metric("tidegate_rescued_requests_total{flag=\"async-database\"}").await;
@@ -162,12 +206,17 @@ async fn check(fault: Fault, post: &[u16], get: &[u16], failure: bool) {
 
 #[tokio::test]
 async fn an_upstream_that_resets() {
+    // It was never sent, so that stable may serve it.
+    check(Fault::Refuses, &[200], &[200], true).await;
     // If the reset comes before the request is written, it was never sent, and stable serves it.
     check(Fault::ResetAtOnce, &[502, 200], &[200], true).await;
     check(Fault::ResetAfterRequest, &[502], &[200], true).await;
     check(Fault::ResetInHead, &[502], &[200], true).await;
     // The client has the head already: it is cut off, and sees it, since the length is missing.
     check(Fault::ResetAfterHead, CUT_OFF, CUT_OFF, true).await;
+    check(Fault::ResetInBody, CUT_OFF, CUT_OFF, true).await;
+    check(Fault::ResetInTrailers, CUT_OFF, CUT_OFF, true).await;
+    check(Fault::ResetAfterInterim, &[502], &[200], true).await;
 }
 
 #[tokio::test]
@@ -180,7 +229,12 @@ async fn an_upstream_that_closes_too_early() {
 #[tokio::test]
 async fn an_upstream_that_lies() {
     check(Fault::TooLong, &[200], &[200], false).await;
+    check(Fault::BodyOfNothing, &[204], &[204], false).await;
     check(Fault::TwoLengths, &[502], &[200], true).await;
+    // What counts is the chunks (RFC 9112, section 6.3), and the client is not told of the length.
+    check(Fault::LengthAndChunks, &[200], &[200], false).await;
+    check(Fault::NoLength, &[502], &[200], true).await;
+    check(Fault::SwitchesUnasked, &[502], &[200], true).await;
     check(Fault::Garbage, &[502], &[200], true).await;
     check(Fault::BadChunk, CUT_OFF, CUT_OFF, true).await;
 }
@@ -189,7 +243,9 @@ async fn an_upstream_that_lies() {
 async fn an_upstream_that_never_comes_to_the_point() {
     check(Fault::Stalls, &[504], &[200], true).await;
     check(Fault::StallsAfterHead, CUT_OFF, CUT_OFF, true).await;
+    check(Fault::StallsInBody, CUT_OFF, CUT_OFF, true).await;
     check(Fault::InterimForEver, &[502], &[200], true).await;
+    check(Fault::HeadForEver, &[502], &[200], true).await;
 }
 
 #[tokio::test]

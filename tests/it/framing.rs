@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use crate::harness::{DEADLINE, Site, eventually, read_to_end};
 
 /// A server that keeps every byte that it is sent, and answers each request with 200 and nothing.
-struct Recorder {
-    address: String,
+pub(crate) struct Recorder {
+    pub(crate) address: String,
     heard: Arc<Mutex<Vec<u8>>>,
     task: JoinHandle<()>,
 }
@@ -23,7 +23,7 @@ impl Drop for Recorder {
 }
 
 impl Recorder {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -49,8 +49,13 @@ impl Recorder {
         Self { address, heard, task }
     }
 
+    /// What was heard since then, as it came.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.heard.lock().unwrap()).into_owned()
+    }
+
     /// What was heard since the last call: the request lines, each with the body that followed.
-    fn take(&self) -> String {
+    pub(crate) fn take(&self) -> String {
         let heard = std::mem::take(&mut *self.heard.lock().unwrap());
         let text = String::from_utf8_lossy(&heard).into_owned();
         let mut told = Vec::new();
@@ -312,8 +317,7 @@ async fn a_body_that_goes_wrong_on_its_way_is_never_finished() {
     let gateway = site.start().await;
     let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
     stream.write_all(chunked("5\r\nhello\r\n").as_bytes()).await.unwrap();
-    let heard = || String::from_utf8_lossy(&upstream.heard.lock().unwrap()).into_owned();
-    eventually("the upstream has the first part", || async { heard().contains("hello") }).await;
+    eventually("the upstream has the first part", || async { upstream.text().contains("hello") }).await;
     stream.write_all(format!("+1\r\nx\r\n0\r\n\r\n{SMUGGLED}").as_bytes()).await.unwrap();
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");

@@ -28,6 +28,7 @@ mod flagd;
 mod flags;
 mod fleet;
 mod framing;
+mod framing2;
 mod guards;
 mod harness;
 mod identity;
