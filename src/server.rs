@@ -251,9 +251,10 @@ async fn run(
         predecessor.farewell().await?;
     }
 
+    let seats = Arc::new(Seats::default());
     let entrance = Entrance {
         limits: Arc::new(config.limits),
-        seats: Arc::new(Seats::default()),
+        seats: Arc::clone(&seats),
         trusted: config.identity.trusted_proxies.clone().into(),
         proxy_protocol: config.listen.proxy_protocol,
         tls: None,
@@ -312,7 +313,7 @@ async fn run(
     parts.spawn(notify_until(channels, store.clone(), to_tell, deliveries, control_stopping.clone()));
     parts.spawn(serve_admin(admin, router(state), stops.admin.subscribe()));
     let offer = Offer { sockets: offered, rollouts: Arc::clone(&rollouts), lock: store.lock() };
-    let mut running = Running { stops, in_flight, accepting, parts, builtin, rollouts, store };
+    let mut running = Running { stops, in_flight, seats, accepting, parts, builtin, rollouts, store };
 
     info!(http = %addresses.http, admin = %addresses.admin, "tidegate is up");
     if let Some(Err(error)) = handover.as_mut().map(Handover::open) {

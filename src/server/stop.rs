@@ -8,9 +8,10 @@ use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 
+use crate::downstream::Seats;
 use crate::proxy::InFlight;
 use crate::rollout::Rollouts;
 use crate::store::Store;
@@ -18,6 +19,13 @@ use crate::store::Store;
 /// How long a stopping gateway goes on taking requests, each answer closing its connection. Whoever is busy asks again
 /// within it and is told to go elsewhere, instead of finding a connection closed under the next request.
 const LAME_DUCK: Duration = Duration::from_secs(1);
+
+/// How long connections may take to end once nothing is under way on them: a client of HTTP/2 has to be told, and may have
+/// asked once more before it hears it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How often is looked for the end of the last one.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How long the parts of the control plane may take to end, once asked.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +35,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Running {
     pub(crate) stops: Stops,
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) seats: Arc<Seats>,
     pub(crate) accepting: JoinHandle<()>,
     /// The control plane.
     pub(crate) parts: JoinSet<()>,
@@ -83,7 +92,7 @@ impl Running {
     /// Ends everything: no more requests, those under way within `drain`, no more control, then the backends. A signal cuts
     /// the wait for requests short. Where a `successor` listens, new connections are for that one at once.
     pub(crate) async fn stop(self, drain: Duration, successor: Successor, signals: &mut StopSignals) {
-        let Self { stops, in_flight, mut accepting, parts, builtin, rollouts, store } = self;
+        let Self { stops, in_flight, seats, mut accepting, parts, builtin, rollouts, store } = self;
         info!(in_flight = in_flight.count(), "stopping: those who ask are sent elsewhere, requests under way finish");
         match successor {
             Successor::None => stops.ready.send_replace(true),
@@ -97,6 +106,9 @@ impl Running {
             if !accepting.is_finished() {
                 let _ = (&mut accepting).await;
             }
+            in_flight.none().await;
+            // Who is left after that has had the time to ask.
+            let _ = timeout(LAST_WORDS, none_left(&seats)).await;
             in_flight.none().await;
         };
         tokio::select! {
@@ -117,6 +129,13 @@ impl Running {
         stops.backends.send_replace(true);
         join(builtin, "the built-in backends").await;
         info!("stopped");
+    }
+}
+
+async fn none_left(seats: &Seats) {
+    let mut looks = interval(LOOK);
+    while seats.taken() > 0 {
+        looks.tick().await;
     }
 }
 

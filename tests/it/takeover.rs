@@ -63,6 +63,16 @@ async fn keep_asking(address: String, reuse: bool, asked: Arc<AtomicUsize>, stop
     }
 }
 
+/// The same over HTTP/2.
+async fn keep_asking_http2(url: String, asked: Arc<AtomicUsize>, stop: watch::Receiver<bool>) {
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    while !*stop.borrow() {
+        let answer = client.post(&url).header("x-user-id", "alice").body("hi").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        asked.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_one_takes_over_from_another_and_a_third_from_that() {
     let (stable, _canary, site, mut first) = pair().await;
@@ -72,6 +82,9 @@ async fn no_request_fails_while_one_takes_over_from_another_and_a_third_from_tha
     for number in 0..12 {
         let (asked, stopping) = (Arc::clone(&asked), stopping.clone());
         clients.spawn(keep_asking(first.address().to_owned(), number % 3 > 0, asked, stopping));
+    }
+    for _ in 0..2 {
+        clients.spawn(keep_asking_http2(format!("{}/api/v1/x", first.http), Arc::clone(&asked), stopping.clone()));
     }
     let more = async || {
         let before = asked.load(Ordering::SeqCst);
