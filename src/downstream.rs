@@ -9,6 +9,7 @@ mod patience;
 mod proxy_header;
 mod refusal;
 mod tls;
+mod turned_away;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub use crate::downstream::accept::{Entrance, Seats, accept};
 pub use crate::downstream::head::HeadLimits;
 pub use crate::downstream::refusal::Refusal;
 pub use crate::downstream::tls::{CertificateFiles, ClientCertificates, Demand, Handshakes, Offer, Tls, TlsConfig};
+pub use crate::downstream::turned_away::TurnedAway;
 
 /// What clients may take of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,7 +33,7 @@ use crate::admin::{AdminState, Asked, Door, Rates, Reloads, router};
 use crate::availability::Availability;
 use crate::clock;
 use crate::config::Config;
-use crate::downstream::{Entrance, Seats, Tls};
+use crate::downstream::{Entrance, Seats, Tls, TurnedAway};
 use crate::flag::FlagSet;
 use crate::flag_file::Loader;
 use crate::flag_store::FlagStore;
@@ -205,6 +205,7 @@ async fn run(
     let shadows = Arc::new(Shadows::default());
     let (access_log, _written) = AccessLog::open(&config.access_log).map_err(StartError::Keys)?.unzip();
     let (spans, sender) = Spans::open(&config.tracing).map_err(StartError::Keys)?.unzip();
+    let turned_away = TurnedAway::new(access_log.clone());
     let lost = Lost { lines: access_log.as_ref().map(AccessLog::lost), spans: spans.clone() };
     let policy = Arc::new(Policy::new(proxy::Config {
         routes: config.routes.clone(),
@@ -257,6 +258,7 @@ async fn run(
         seats: Arc::clone(&seats),
         trusted: config.identity.trusted_proxies.clone().into(),
         proxy_protocol: config.listen.proxy_protocol,
+        turned_away,
         tls: None,
     };
     let door = |tls| Arc::new(ArcSwap::from_pointee(Entrance { tls, ..entrance.clone() }));

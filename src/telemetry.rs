@@ -14,6 +14,7 @@ use tracing_subscriber::filter::ParseError;
 
 pub use crate::telemetry::access_log::{
     AccessLine, AccessLog, AccessLogConfig, AccessLogTarget, AccessLogTargetError, Disclosure, DisclosureError,
+    RefusalLine,
 };
 pub use crate::telemetry::spans::{RequestSpan, SpanSender, Spans, TracingConfig};
 pub use crate::telemetry::trace_context::TraceContext;

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use crate::downstream::connection::{Connection, Ends, Speaks};
 use crate::downstream::refusal::Refusal;
 use crate::downstream::tls::agreed;
+use crate::downstream::turned_away::TurnedAway;
 use crate::downstream::{Limits, Tls, proxy_header};
 
 /// How long the gateway waits after the system refused it a connection, most likely for want of file descriptors.
@@ -113,6 +114,8 @@ pub struct Entrance {
     pub trusted: Arc<[IpNet]>,
     /// Whether these proxies say first whom they speak for, by the PROXY protocol.
     pub proxy_protocol: bool,
+    /// Who is told of those who do not come in.
+    pub turned_away: TurnedAway,
     /// Whether the connections are encrypted.
     pub tls: Option<Arc<Tls>>,
 }
@@ -193,7 +196,11 @@ async fn welcome<A: ServerApp + Send + Sync + 'static>(
             named = named => named,
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         };
-        if let Some(client) = named?? {
+        let named = named.map_err(io::Error::from).and_then(|named| named);
+        if named.as_ref().is_err_and(is_worth_telling) {
+            entrance.turned_away.tell(Some(peer.ip()), entrance.tls.is_some(), None, "proxy-header");
+        }
+        if let Some(client) = named? {
             peer = SocketAddr::new(client.ip().to_canonical(), client.port());
             let counted = (!entrance.trusts(peer)).then(|| household(peer.ip()));
             // In the place of the proxy's seat, which is counted in all only.
@@ -204,31 +211,45 @@ async fn welcome<A: ServerApp + Send + Sync + 'static>(
     let limits = Arc::clone(&entrance.limits);
     let seat = match (seat, &entrance.tls) {
         (Ok(seat), _) => seat,
-        // Whoever waits for a handshake understands nothing else.
-        (Err(_), Some(_)) => return Ok(()),
+        (Err(refusal), Some(_)) => {
+            // Whoever waits for a handshake understands nothing else.
+            entrance.turned_away.tell(Some(peer.ip()), true, None, refusal.in_short().1);
+            return Ok(());
+        }
         (Err(refusal), None) => {
-            let ends = Ends { fd, peer, local, tls: None, speaks: Speaks::Either };
+            let turned_away = entrance.turned_away.clone();
+            let ends = Ends { fd, peer, local, tls: None, speaks: Speaks::Either, turned_away };
             Connection::new(socket, ends, limits, None).refuse(refusal).await;
             return Ok(());
         }
     };
+    let turned_away = entrance.turned_away.clone();
     match &entrance.tls {
         None => {
-            let ends = Ends { fd, peer, local, tls: None, speaks: Speaks::Either };
+            let ends = Ends { fd, peer, local, tls: None, speaks: Speaks::Either, turned_away };
             serve(Connection::new(socket, ends, limits, Some(Box::new(seat))), app, stopping).await;
         }
         Some(tls) => {
             let shaken = tokio::select! {
-                shaken = Box::pin(tls.shake_hands(socket)) => shaken?,
+                shaken = Box::pin(tls.shake_hands(socket)) => shaken,
                 _ = stopping.wait_for(|stop| *stop) => return Ok(()),
             };
+            if shaken.as_ref().is_err_and(is_worth_telling) {
+                turned_away.tell(Some(peer.ip()), true, None, "tls-handshake");
+            }
+            let shaken = shaken?;
             let (digest, speaks) = agreed(&shaken);
-            let ends = Ends { fd, peer, local, tls: Some(digest), speaks };
+            let ends = Ends { fd, peer, local, tls: Some(digest), speaks, turned_away };
             let connection = Connection::new(shaken, ends, limits, Some(Box::new(seat)));
             Box::pin(serve(connection, app, stopping)).await;
         }
     }
     Ok(())
+}
+
+/// Whoever only looks whether somebody listens, as load balancers do every second, is not turned away.
+fn is_worth_telling(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
 }
 
 async fn serve<A, S>(mut connection: Connection<S>, app: Arc<A>, mut stopping: watch::Receiver<bool>)

@@ -22,6 +22,7 @@ use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddress;
 use pingora_core::protocols::tls::SslDigest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
+use uuid::Uuid;
 
 use crate::clock;
 use crate::downstream::Limits;
@@ -29,6 +30,7 @@ use crate::downstream::chunks::Chunks;
 use crate::downstream::head::{self, Framing, Head};
 use crate::downstream::patience::{Pace, Timer, poll_timer};
 use crate::downstream::refusal::Refusal;
+use crate::downstream::turned_away::TurnedAway;
 
 /// What is read at once of a head.
 const READ: usize = 4096;
@@ -83,6 +85,7 @@ pub(crate) struct Connection<S> {
     fd: RawFd,
     socket_digest: Arc<SocketDigest>,
     tls_digest: Option<Arc<SslDigest>>,
+    turned_away: TurnedAway,
     /// What is done when the connection ends.
     _seat: Option<Box<dyn Send + Sync>>,
 }
@@ -105,6 +108,8 @@ pub(crate) struct Ends {
     pub(crate) tls: Option<SslDigest>,
     /// Which HTTP was agreed on.
     pub(crate) speaks: Speaks,
+    /// Who is told if the client is refused.
+    pub(crate) turned_away: TurnedAway,
 }
 
 /// Which version of HTTP a client begins with.
@@ -141,6 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             fd: ends.fd,
             socket_digest: Arc::new(socket_digest),
             tls_digest: ends.tls.map(Arc::new),
+            turned_away: ends.turned_away,
             limits,
             _seat: seat,
         }
@@ -213,7 +219,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn begin_refusal(&mut self, refusal: Refusal) {
         tracing::debug!(%refusal, "a client is refused");
-        self.state = State::Refusing { answer: refusal.answer(), until: None, drained: 0 };
+        let id = Uuid::new_v4().to_string();
+        let client = match self.socket_digest.peer_addr() {
+            Some(PingoraAddress::Inet(client)) => Some(client.ip()),
+            _ => None,
+        };
+        let (status, why) = refusal.in_short();
+        self.turned_away.tell(client, self.tls_digest.is_some(), Some((status, &id)), why);
+        self.state = State::Refusing { answer: refusal.answer(&id), until: None, drained: 0 };
         self.input = BytesMut::new();
     }
 

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use bytes::Bytes;
-use uuid::Uuid;
 
 use crate::api::Problem;
 
@@ -71,6 +70,12 @@ impl Refusal {
         }
     }
 
+    /// The status, and why in a word.
+    pub(crate) fn in_short(self) -> (u16, &'static str) {
+        let (status, kind, _) = self.terms();
+        (status, kind)
+    }
+
     /// What the client is told.
     #[must_use]
     pub fn problem(self) -> Problem {
@@ -97,10 +102,9 @@ impl Refusal {
     }
 
     /// The whole answer as it is sent over HTTP/1.1, after which the connection is closed.
-    pub(crate) fn answer(self) -> Bytes {
+    pub(crate) fn answer(self, id: &str) -> Bytes {
         let (status, _, title) = self.terms();
-        let id = Uuid::new_v4();
-        let problem = Problem { request_id: Some(id.to_string()), ..self.problem() };
+        let problem = Problem { request_id: Some(id.to_owned()), ..self.problem() };
         // A problem document is strings and a number: writing it cannot fail.
         let body = serde_json::to_string(&problem).unwrap_or_default();
         let retry = self.retry_after().map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();

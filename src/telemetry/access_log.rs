@@ -144,6 +144,26 @@ pub struct AccessLine<'r> {
     pub error: Option<&'r str>,
 }
 
+/// The line of a client who was turned away before there was a request.
+#[derive(Debug, Serialize)]
+pub struct RefusalLine<'r> {
+    /// When.
+    pub at: String,
+    /// What the answer is called, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<&'r str>,
+    /// The client's address, if that may be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Whether the connection is encrypted, or was to be.
+    pub tls: bool,
+    /// What the client was answered; none if it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why, in a word.
+    pub error: &'r str,
+}
+
 /// Writes lines.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
@@ -196,6 +216,15 @@ impl AccessLog {
 
     /// Hands a line over to be written.
     pub fn write(&self, line: &AccessLine<'_>) {
+        self.write_line(line);
+    }
+
+    /// The same for a client who was turned away.
+    pub fn write_refusal(&self, line: &RefusalLine<'_>) {
+        self.write_line(line);
+    }
+
+    fn write_line(&self, line: &impl Serialize) {
         // A line is of texts and numbers, which always make JSON.
         if let Ok(mut text) = serde_json::to_vec(line) {
             text.push(b'\n');

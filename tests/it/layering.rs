@@ -126,7 +126,7 @@ const FLOOR_PLAN: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("downstream", &["api", "clock", "remade"]),
+    ("downstream", &["api", "clock", "remade", "telemetry"]),
     ("remade", &[]),
     ("flag_file", &["clock", "diagnostic", "document", "flag", "judge", "outcome"]),
     ("store", &["api", "flag"]),

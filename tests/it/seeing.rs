@@ -8,9 +8,10 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Gateway, Site, eventually, header, stderr};
+use crate::harness::{Gateway, Site, eventually, header, read_to_end, stderr};
 use crate::upstream::Upstream;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -85,6 +86,31 @@ async fn each_request_is_a_line_that_names_nobody() {
         assert!(!all.concat().contains(secret), "{secret}");
     }
     assert_eq!(gateway.metric("tidegate_access_log_lost_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn who_is_turned_away_is_a_line_too() {
+    let (_stable, _canary, site, gateway) = gateway(
+        "[access_log]\nto = \"file:access.log\"\n[limits]\nconnections_per_address = 1\n\
+         [identity]\ntrusted_proxies = []\n",
+    )
+    .await;
+    let mut bad = TcpStream::connect(gateway.address()).await.unwrap();
+    let mut second = TcpStream::connect(gateway.address()).await.unwrap();
+    let told = read_to_end(&mut second).await;
+    assert!(told.starts_with("HTTP/1.1 429"), "{told}");
+    bad.write_all(b"GET /secret\r\n\r\n").await.unwrap();
+    let refused = read_to_end(&mut bad).await;
+    assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
+    let read = lines(&site, 2).await;
+    for (line, answer, status, error) in
+        [(&read[0], &told, 429, "too-many-connections"), (&read[1], &refused, 400, "bad-request")]
+    {
+        assert_eq!((&line["status"], &line["error"], &line["tls"]), (&status.into(), &error.into(), &false.into()));
+        let id = line["request_id"].as_str().unwrap();
+        assert!(answer.contains(&format!("x-request-id: {id}\r\n")), "{line} {answer}");
+        assert_eq!(line.as_object().unwrap().len(), 5, "{line}");
+    }
 }
 
 #[tokio::test]
