@@ -222,6 +222,10 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+            // RFC 9110, section 15.2.2. What follows would be no HTTP, to a client that goes on speaking it.
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to nobody's request").into_up());
+        }
         // 1xx only announce the answer, but for 101, which is one.
         if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
             let status = response.status.as_u16();
