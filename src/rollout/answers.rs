@@ -12,7 +12,11 @@ impl Rollouts {
     ///
     /// If the store fails.
     pub async fn claim(&self, once: &Once, asked: &str) -> Result<Claim, StoreError> {
-        self.store.claim(once, asked, clock::wall().as_second()).await
+        let claimed = self.store.claim(once, asked, clock::wall().as_second()).await;
+        if matches!(claimed, Err(StoreError::HandedOver)) && self.is_back_in_time().await {
+            return self.store.claim(once, asked, clock::wall().as_second()).await;
+        }
+        claimed
     }
 
     /// Keeps what was answered to what was claimed, or lets go of it.

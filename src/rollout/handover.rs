@@ -73,8 +73,12 @@ impl Rollouts {
         if !matches!(made, Err(ChangeError::HandedOver | ChangeError::Store(StoreError::HandedOver))) {
             return made;
         }
+        if self.is_back_in_time().await { self.make_change(key, request).await } else { made }
+    }
+
+    /// Whether this gateway may change the rollouts again, after as long as somebody who asks is to wait for that.
+    pub(crate) async fn is_back_in_time(&self) -> bool {
         let mut handed_over = self.handed_over.subscribe();
-        let is_back = timeout(PATIENCE, handed_over.wait_for(|handed_over| !handed_over)).await.is_ok();
-        if is_back { self.make_change(key, request).await } else { made }
+        timeout(PATIENCE, handed_over.wait_for(|handed_over| !handed_over)).await.is_ok()
     }
 }
