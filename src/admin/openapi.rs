@@ -112,6 +112,19 @@ fn success(answer: &Answer) -> Value {
         Answer::Object => {
             json!({"description": "As asked for", "content": {"application/json": {"schema": {"type": "object"}}}})
         }
+        // OpenAPI 3.2 calls it `itemSchema`; 3.1 has no word for the events of a stream.
+        Answer::Stream(schema) => {
+            let data = json!({
+                "type": "string", "contentMediaType": "application/json", "contentSchema": reference(schema),
+            });
+            let item = json!({
+                "type": "object",
+                "required": ["id", "event", "data"],
+                "properties": {"id": {"type": "string"}, "event": {"enum": ["change"]}, "data": data},
+            });
+            let stream = json!({"schema": {"type": "string"}, "x-itemSchema": item});
+            json!({"description": "One message for each event", "content": {"text/event-stream": stream}})
+        }
         Answer::Text(media_type) => {
             json!({"description": "As asked for", "content": {*media_type: {"schema": {"type": "string"}}}})
         }

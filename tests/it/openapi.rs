@@ -6,8 +6,9 @@ use std::path::Path;
 use reqwest::header::{CONTENT_TYPE, IF_MATCH};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use crate::harness::{FLAG, Gateway, eventually, header, pair};
+use crate::harness::{DEADLINE, FLAG, Gateway, eventually, header, pair};
 
 /// The document of a running gateway, and what was held to it.
 struct Document<'g> {
@@ -39,10 +40,10 @@ impl<'g> Document<'g> {
             header(response.headers(), CONTENT_TYPE.as_str()).unwrap().split(';').next().unwrap().to_owned();
         let schema =
             described.get(&media_type).unwrap_or_else(|| panic!("{told} {media_type}: {described}"))["schema"].clone();
+        let item = described[&media_type]["x-itemSchema"].clone();
         self.seen.insert((method, path.to_owned()));
         match media_type.as_str() {
-            // It has no end.
-            "text/event-stream" => Value::Null,
+            "text/event-stream" => self.hold_first(item, response).await,
             "application/openmetrics-text" => Value::String(response.text().await.unwrap()),
             _ => {
                 let body: Value = response.json().await.unwrap();
@@ -52,13 +53,35 @@ impl<'g> Document<'g> {
         }
     }
 
+    /// Holds the first message of a stream to what the document says of each. The stream has no end.
+    async fn hold_first(&self, item: Value, mut response: Response) -> Value {
+        assert_eq!(self.gateway.act("pause", json!({})).await.status(), 200);
+        assert_eq!(self.gateway.act("resume", json!({})).await.status(), 200);
+        let mut text = String::new();
+        while !text.contains("\n\n") || !text.contains("data:") {
+            let chunk = timeout(DEADLINE, response.chunk()).await.unwrap().unwrap().unwrap();
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+        let fields = text
+            .lines()
+            .take_while(|line| !line.is_empty())
+            .filter_map(|line| line.split_once(':'))
+            .filter(|(name, _)| !name.is_empty());
+        let message: Value = fields.map(|(name, value)| (name.to_owned(), Value::from(value.trim_start()))).collect();
+        self.valid(&item, &message).unwrap_or_else(|wrong| panic!("{wrong}: {text}"));
+        let event = serde_json::from_str(message["data"].as_str().unwrap()).unwrap();
+        self.valid(&item["properties"]["data"]["contentSchema"], &event)
+            .unwrap_or_else(|wrong| panic!("{wrong}: {text}"));
+        event
+    }
+
     /// Says where `value` is not what `schema` describes, by as much of JSON Schema as there is in the document.
     fn valid(&self, schema: &Value, value: &Value) -> Result<(), String> {
         let parts = |of: &Value| of.as_array().unwrap().clone();
         let number = |of: &Value| of.as_f64().unwrap();
         for (keyword, wanted) in schema.as_object().ok_or(format!("{schema} is no schema"))? {
             let holds = match keyword.as_str() {
-                "description" | "format" | "default" => true,
+                "description" | "format" | "default" | "contentMediaType" | "contentSchema" => true,
                 "$ref" => {
                     let path = wanted.as_str().unwrap().strip_prefix('#').unwrap();
                     let found = self.root.pointer(path).ok_or(format!("there is no {wanted}"))?;

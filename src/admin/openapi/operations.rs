@@ -34,6 +34,8 @@ pub(crate) enum Answer {
     Nothing,
     /// JSON that is nobody's but another program's.
     Object,
+    /// Server-sent events, each with JSON of a schema.
+    Stream(&'static str),
     /// Text of a media type.
     Text(&'static str),
 }
@@ -230,7 +232,7 @@ pub(crate) fn operations() -> Vec<Operation> {
                 Parameter::query("after", Kind::Event, "Those after this event, oldest first"),
             ])
             .failing(&[404, 503]),
-        reads("/api/v1/events/stream", Answer::Text("text/event-stream"), "The audit trail as it grows")
+        reads("/api/v1/events/stream", Answer::Stream("Event"), "The audit trail as it grows")
             .asking([
                 key("Of this flag alone"),
                 Parameter {
