@@ -2,10 +2,12 @@
 
 mod approvals;
 mod attempts;
+mod changes;
 mod diffs;
 mod door;
 mod entry;
 mod events;
+mod flags;
 mod metrics;
 mod once;
 mod openapi;
@@ -18,38 +20,30 @@ mod reload;
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH};
-use axum::http::{HeaderMap, StatusCode};
-use axum::middleware;
-use axum::response::{IntoResponse, Response};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
-use serde::de::DeserializeOwned;
+use axum::{Extension, Json, Router, middleware};
 use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::admin::attempts::Attempts;
+use crate::admin::changes::{MAX_REASON_CHARS, answer, beta_users, checked, etag, make, parse, reason_checked};
 use crate::admin::entry::Actor;
+use crate::admin::flags::explained;
 use crate::admin::once::UnderWay;
 use crate::admin::pages::Dashboard;
 use crate::admin::problem::AdminError;
-use crate::api::{
-    BetaEdit, BetaPage, Change, Changed, Explanation, FlagList, FlagStatus, Health, InstanceList, Readiness,
-    SecondList, Why,
-};
+use crate::api::{FlagStatus, Health, Readiness};
 use crate::availability::Availability;
 use crate::downstream::Tls;
-use crate::flag::{FlagKey, Generation, MAX_TARGETING_KEY_BYTES, Percentage};
+use crate::flag::FlagKey;
 use crate::notify::Deliveries;
 use crate::proxy::Policy;
 use crate::recorder::Recorder;
 use crate::remade::AllChanging;
-use crate::rollout::{AskedRequest, ChangeError, Command, Request, Rollouts, Saved};
+use crate::rollout::Rollouts;
 use crate::shadow::Shadows;
-use crate::store::Once;
 use crate::telemetry::Lost;
 
 pub use crate::admin::door::{Door, Peer};
@@ -60,13 +54,6 @@ pub use crate::admin::reload::{Asked, ReloadError, ReloadResult, Reloads};
 
 /// What a change holds at most. The longest thing in one is a reason.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// The longest reason, in characters: what fits into a table that people read.
-const MAX_REASON_CHARS: usize = 1000;
-
-/// How many users of a beta list are given without being asked for a number, and at most.
-const DEFAULT_USERS: usize = 100;
-const MAX_USERS: usize = 10_000;
 
 /// Names the person who asks, for the audit trail. Nothing proves it: it is heard only where no token is needed.
 pub const ACTOR_HEADER: &str = "x-tidegate-actor";
@@ -162,22 +149,22 @@ pub fn router(state: AdminState) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi))
-        .route("/api/v1/flags", get(flags))
-        .route("/api/v1/flags/{key}", get(flag).patch(patch))
-        .route("/api/v1/flags/{key}/explain", get(explain))
-        .route("/api/v1/flags/{key}/seconds", get(seconds))
-        .route("/api/v1/flags/{key}/beta", get(beta))
-        .route("/api/v1/flags/{key}/why", get(why))
+        .route("/api/v1/flags", get(flags::flags))
+        .route("/api/v1/flags/{key}", get(flags::flag).patch(changes::patch))
+        .route("/api/v1/flags/{key}/explain", get(flags::explain))
+        .route("/api/v1/flags/{key}/seconds", get(flags::seconds))
+        .route("/api/v1/flags/{key}/beta", get(flags::beta))
+        .route("/api/v1/flags/{key}/why", get(flags::why))
         .route("/api/v1/flags/{key}/diffs", get(diffs::diffs))
-        .route("/api/v1/flags/{key}/{action}", post(act))
+        .route("/api/v1/flags/{key}/{action}", post(changes::act))
         .route("/api/v1/flags/{key}/approvals/{id}", post(approvals::approve).delete(approvals::withdraw))
         .route("/api/v1/approvals", get(approvals::approvals))
-        .route("/api/v1/instances", get(instances))
+        .route("/api/v1/instances", get(flags::instances))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/stream", get(events::stream))
         .route("/api/v1/events/verify", get(events::verify))
         .route("/api/v1/config/reload", post(reload::reload))
-        .route("/api/v1/export/flagd", get(export))
+        .route("/api/v1/export/flagd", get(flags::export))
         .route_layer(middleware::from_fn(query::refuse_unknown))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
@@ -210,216 +197,6 @@ async fn ready(State(state): Shared, actor: Option<Extension<Actor>>) -> (Status
     (status, Json(Readiness { ready, problems, flag_set_version: state.rollouts.set_version().to_string() }))
 }
 
-async fn flags(State(state): Shared) -> Json<FlagList> {
-    Json(FlagList { flag_set_version: state.rollouts.set_version().to_string(), flags: state.rollouts.flags() })
-}
-
-async fn flag(State(state): Shared, key: Result<Path<String>, PathRejection>) -> Result<Response, AdminError> {
-    let status = status(&state, &flag_key(&key?)?)?;
-    Ok(([(ETAG, etag(status.generation))], Json(status)).into_response())
-}
-
-async fn explain(
-    State(state): Shared,
-    key: Result<Path<String>, PathRejection>,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
-) -> Result<Json<Explanation>, AdminError> {
-    let key = flag_key(&key?)?;
-    let Query(query) = query?;
-    explained(&state, &key, query).map(Json)
-}
-
-/// The decision about the request that `parts` describe, its user found as the gateway finds them.
-fn explained(
-    state: &AdminState,
-    key: &FlagKey,
-    parts: impl IntoIterator<Item = (String, String)>,
-) -> Result<Explanation, AdminError> {
-    let mut asked = AskedRequest::from_parts(parts).map_err(|error| AdminError::Invalid(error.to_string()))?;
-    if asked.user.is_none() {
-        asked.user = state.policy.identity().targeting_key(&asked.headers, &asked.path, asked.client);
-    }
-    state.rollouts.explain(key, &asked).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
-}
-
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BetaQuery {
-    cursor: Option<String>,
-    limit: Option<usize>,
-}
-
-async fn beta(
-    State(state): Shared,
-    key: Result<Path<String>, PathRejection>,
-    query: Result<Query<BetaQuery>, QueryRejection>,
-) -> Result<Json<BetaPage>, AdminError> {
-    let (key, Query(BetaQuery { cursor, limit })) = (flag_key(&key?)?, query?);
-    let limit = limit.unwrap_or(DEFAULT_USERS);
-    if !(1..=MAX_USERS).contains(&limit) {
-        return Err(AdminError::Invalid(format!("`limit` is from 1 to {MAX_USERS}")));
-    }
-    match state.rollouts.beta_page(&key, cursor.as_deref(), limit) {
-        Some(Ok(page)) => Ok(Json(page)),
-        Some(Err(error)) => Err(AdminError::Invalid(error.to_string())),
-        None => Err(AdminError::UnknownFlag(key.to_string())),
-    }
-}
-
-/// What the verdict on a canary rests on; `null` before the judge has looked at it.
-async fn why(State(state): Shared, key: Result<Path<String>, PathRejection>) -> Result<Json<Option<Why>>, AdminError> {
-    let key = flag_key(&key?)?;
-    state.rollouts.why(&key).map(Json).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
-}
-
-/// Flags as flagd has them: those that `flag`, any number of times, names, or all.
-async fn export(
-    State(state): Shared,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
-) -> Result<Response, AdminError> {
-    let Query(query) = query?;
-    let mut keys = Vec::new();
-    for (name, value) in query {
-        if name != "flag" {
-            return Err(AdminError::Invalid(format!("there is no `{name}` to ask for; `flag` names a flag to export")));
-        }
-        keys.push(flag_key(&value)?);
-    }
-    // Beta lists may be long, and what else this thread does may not wait for them.
-    let exported = tokio::task::spawn_blocking(move || {
-        state.rollouts.export(&keys).map(|exported| Json(exported).into_response())
-    });
-    match exported.await {
-        Ok(exported) => exported.map_err(|key| AdminError::UnknownFlag(key.to_string())),
-        Err(_) => Err(ChangeError::Interrupted.into()),
-    }
-}
-
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SecondsQuery {
-    release: Option<String>,
-    since: Option<i64>,
-}
-
-async fn seconds(
-    State(state): Shared,
-    key: Result<Path<String>, PathRejection>,
-    query: Result<Query<SecondsQuery>, QueryRejection>,
-) -> Result<Json<SecondList>, AdminError> {
-    // A flag whose file is gone still has its record.
-    let (key, Query(query)) = (flag_key(&key?)?, query?);
-    let seconds = state.rollouts.seconds(&key, query.release.as_deref(), query.since).await?;
-    Ok(Json(SecondList { seconds }))
-}
-
-async fn instances(State(state): Shared) -> Json<InstanceList> {
-    Json(InstanceList { this: state.rollouts.instance().id, instances: state.rollouts.instances() })
-}
-
-async fn patch(
-    State(state): Shared,
-    Extension(actor): Extension<Actor>,
-    once: Option<Extension<Once>>,
-    key: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, AdminError> {
-    let change: Change = parse(&headers, &body?)?;
-    let percentage = change.percentage.map(checked).transpose()?;
-    let command = match (percentage, change.beta) {
-        (Some(percentage), None) => Command::Set(percentage),
-        (percentage, Some(BetaEdit { add, remove })) => {
-            beta_users(&add, &remove)?;
-            Command::Beta { percentage, add, remove }
-        }
-        (None, None) => {
-            return Err(AdminError::Invalid(
-                "`percentage` and `beta` are missing; nothing else can be changed here".to_owned(),
-            ));
-        }
-    };
-    let asked = Request {
-        command,
-        actor: actor.name,
-        reason: change.reason,
-        expected: expected(&headers)?,
-        once: once.map(|once| once.0),
-        second: None,
-    };
-    answer(make(&state, &flag_key(&key?)?, asked).await?)
-}
-
-async fn act(
-    State(state): Shared,
-    Extension(actor): Extension<Actor>,
-    once: Option<Extension<Once>>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, AdminError> {
-    let Path((key, action)) = path?;
-    let body = body?;
-    let change: Change = if body.is_empty() { Change::default() } else { parse(&headers, &body)? };
-    let percentage = change.percentage.map(checked).transpose()?;
-    if change.beta.is_some() {
-        return Err(AdminError::Invalid(format!("`beta` means nothing to {action}; PATCH the flag")));
-    }
-    let command = match (action.as_str(), percentage) {
-        ("resume", percentage) => Command::Resume(percentage),
-        ("pause" | "promote" | "rollback" | "skip" | "approve", Some(_)) => {
-            return Err(AdminError::Invalid(format!("`percentage` means nothing to {action}")));
-        }
-        ("pause", None) => Command::Pause,
-        ("promote", None) => Command::Promote,
-        ("rollback", None) => Command::RollBack,
-        ("skip", None) => Command::Skip,
-        ("approve", None) => Command::Approve,
-        _ => return Err(AdminError::NotFound),
-    };
-    let asked = Request {
-        command,
-        actor: actor.name,
-        reason: change.reason,
-        expected: expected(&headers)?,
-        once: once.map(|once| once.0),
-        second: None,
-    };
-    answer(make(&state, &flag_key(&key)?, asked).await?)
-}
-
-/// Makes a change that a person asks for, by whichever way.
-async fn make(state: &AdminState, key: &FlagKey, asked: Request) -> Result<Changed, AdminError> {
-    reason_checked(asked.reason.as_deref())?;
-    let (saved, approval) = match state.rollouts.change(key.clone(), asked.clone()).await {
-        Ok(saved) => (saved == Saved::Yes, None),
-        Err(ChangeError::NeedsSecond(needed)) => (true, Some(state.rollouts.ask_second(key, &asked, needed).await?)),
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Changed { flag: status(state, key)?, saved, approval })
-}
-
-fn reason_checked(reason: Option<&str>) -> Result<(), AdminError> {
-    let Some(reason) = reason else { return Ok(()) };
-    if reason.chars().count() > MAX_REASON_CHARS {
-        return Err(AdminError::Invalid(format!("`reason` is at most {MAX_REASON_CHARS} characters long")));
-    }
-    if reason.chars().any(char::is_control) {
-        return Err(AdminError::Invalid("`reason` is one line of text, without control characters".to_owned()));
-    }
-    Ok(())
-}
-
-fn answer(changed: Changed) -> Result<Response, AdminError> {
-    let status = if changed.approval.is_some() { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok((status, [(ETAG, etag(changed.flag.generation))], Json(changed)).into_response())
-}
-
-/// The generation that a change is meant for, if it is meant for one.
-fn expected(headers: &HeaderMap) -> Result<Option<Generation>, AdminError> {
-    Ok(headers.get(IF_MATCH).map(|tag| generation(tag.to_str().unwrap_or_default())).transpose()?.flatten())
-}
-
 fn status(state: &AdminState, key: &FlagKey) -> Result<FlagStatus, AdminError> {
     state.rollouts.flag(key).ok_or_else(|| AdminError::UnknownFlag(key.to_string()))
 }
@@ -427,59 +204,4 @@ fn status(state: &AdminState, key: &FlagKey) -> Result<FlagStatus, AdminError> {
 /// A text that is no key names no flag: there is none by that name.
 fn flag_key(text: &str) -> Result<FlagKey, AdminError> {
     text.parse().map_err(|_| AdminError::UnknownFlag(text.to_owned()))
-}
-
-/// Refuses what can be no targeting key, and whoever is to be on the list and off it.
-fn beta_users(add: &[String], remove: &[String]) -> Result<(), AdminError> {
-    let refused = |message: String| Err(AdminError::Invalid(message));
-    if add.is_empty() && remove.is_empty() {
-        return refused("`beta` names nobody to add or to remove".to_owned());
-    }
-    for user in add.iter().chain(remove) {
-        if user.is_empty() || user.len() > MAX_TARGETING_KEY_BYTES {
-            return refused(format!("`beta`: a user is 1 to {MAX_TARGETING_KEY_BYTES} bytes long"));
-        }
-        if user.chars().any(char::is_control) {
-            return refused(format!("`beta`: {user:?} has control characters, which no user has"));
-        }
-    }
-    match remove.iter().find(|user| add.contains(user)) {
-        Some(user) => refused(format!("`beta` adds and removes {user:?}")),
-        None => Ok(()),
-    }
-}
-
-fn checked(percentage: f64) -> Result<Percentage, AdminError> {
-    Percentage::from_percent(percentage).map_err(|error| AdminError::Invalid(format!("`percentage`: {error}")))
-}
-
-fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, AdminError> {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut parts = media_type.split(';').map(str::trim);
-    let is_json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
-    let charset = parts.find_map(|part| part.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("charset")));
-    let is_utf8 = charset.is_none_or(|(_, name)| name.trim_matches('"').eq_ignore_ascii_case("utf-8"));
-    let is_plain = headers.get(CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
-    if !(is_json && is_utf8 && is_plain) {
-        return Err(AdminError::MediaType);
-    }
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        // serde would take a list for a structure's fields in their order.
-        return Err(AdminError::Invalid("the body cannot be used: it is no JSON object".to_owned()));
-    }
-    serde_json::from_slice(body).map_err(|error| AdminError::Invalid(format!("the body cannot be used: {error}")))
-}
-
-fn etag(generation: u64) -> String {
-    format!("\"{generation}\"")
-}
-
-/// The generation that an `If-Match` is about; `*` is about any.
-fn generation(tag: &str) -> Result<Option<Generation>, AdminError> {
-    if tag == "*" {
-        return Ok(None);
-    }
-    let number = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-    let invalid = || AdminError::Invalid("`If-Match` holds the ETag of a flag, like \"7\" in its quotes".to_owned());
-    number.map(Generation::new).map(Some).ok_or_else(invalid)
 }
