@@ -6,6 +6,7 @@
 
 mod answers;
 mod approvals;
+mod arrival;
 mod asked;
 mod beta;
 mod book;
@@ -38,6 +39,7 @@ use crate::diagnostic::Diagnostic;
 use crate::flag::{Arm, FlagKey, Generation, Percentage, Phase, Rollout};
 use crate::flag_file::{Definition, set_version};
 use crate::recorder::{RecordedFlag, RecordedFlagSet, RecordedFlagStore, Recorder};
+use crate::rollout::arrival::Kept;
 use crate::rollout::beta::beta_event;
 use crate::rollout::book::{Book, Live, basis};
 use crate::rollout::exchange::CUT_OFF;
@@ -45,6 +47,7 @@ use crate::rollout::merge::larger;
 use crate::rollout::ramp::stay;
 use crate::rollout::trial::Sharing;
 use crate::store::{REASSERT, Record, Store, StoreError, StoredRollout, state_of};
+use crate::telemetry::chain;
 
 pub use crate::rollout::approvals::Needed;
 pub use crate::rollout::asked::{AskedError, AskedRequest};
@@ -103,11 +106,12 @@ impl fmt::Debug for Rollouts {
 
 impl Rollouts {
     /// Takes up the rollouts where the store has them; `name` is what the gateway is called among those that share it.
-    /// No flag is in force before [`Rollouts::adopt_files`].
+    /// No flag is in force before [`Rollouts::adopt_files`]. While a store that gateways share cannot be reached, every flag
+    /// serves stable; [`Rollouts::save_until`] takes the rollouts up when it can.
     ///
     /// # Errors
     ///
-    /// If the store cannot be read: without it a latch might be missed.
+    /// If the store cannot be read and waiting would not help: without it a latch might be missed.
     pub async fn open(
         flags: Arc<RecordedFlagStore>,
         recorder: Arc<Recorder>,
@@ -115,12 +119,20 @@ impl Rollouts {
         store: Store,
         name: String,
     ) -> Result<Arc<Self>, StoreError> {
-        let (stored, trials, lifted) = (store.rollouts().await?, store.trials().await?, store.lifted().await?);
-        let book = Book::new(stored, trials, lifted, clock::now());
+        let mut book = Book::new(clock::now());
+        match Kept::read(&store).await {
+            Ok(kept) => book.take_up(kept),
+            Err(error) if store.is_shared() && error.may_pass() => {
+                let problem = chain(&error);
+                warn!(%problem, "the store cannot be reached: every flag serves stable until it can");
+                book.store_error = Some(problem);
+            }
+            Err(error) => return Err(error),
+        }
         let (saving, unsaved) = (AsyncMutex::new(()), Notify::new());
         let (written, handed_over) = (watch::Sender::new(0), watch::Sender::new(false));
         let instance = fleet::instance(name, now_text());
-        let book = Mutex::new(Book { waiting: store.waiting().await?, ..book });
+        let book = Mutex::new(book);
         Ok(Arc::new(Self {
             flags,
             recorder,
@@ -162,18 +174,26 @@ impl Rollouts {
         if book.is_same(&definitions) {
             return;
         }
-        let current = self.flags.load();
+        self.put_files_in_force(&mut book, &self.flags.load(), definitions);
+        drop(book);
+        self.unsaved.notify_one();
+    }
+
+    fn put_files_in_force(&self, book: &mut Book, current: &RecordedFlagSet, definitions: Vec<Definition>) {
         let mut gone = std::mem::take(&mut book.live);
         let mut entries = Vec::new();
         let version = set_version(&definitions);
         for definition in definitions {
             let key = definition.flag.key.clone();
             let live = gone.remove(&key);
-            let entry = self.adopt_one(&mut book, current.get(&key), live, definition);
-            entries.push(entry);
+            entries.push(if book.unread {
+                self.withhold(book, definition)
+            } else {
+                self.adopt_one(book, current.get(&key), live, definition)
+            });
         }
         for (key, live) in gone {
-            if let Some(entry) = current.get(&key) {
+            if let (Some(entry), false) = (current.get(&key), book.unread) {
                 info!(feature_flag.key = %key, "the flag's file is gone; its rollout is kept for when it comes back");
                 let rollout = live.progress.standing(&entry.rollout);
                 book.dormant.insert(key.clone(), StoredRollout { flag: key, rollout, rollback: live.rollback });
@@ -182,8 +202,6 @@ impl Rollouts {
         self.flags.update(|_| (Some(RecordedFlagSet::from_iter(entries).of_version(version)), ()));
         book.counters.count_reload(ReloadResult::Applied);
         book.counters.flags_since = clock::now();
-        drop(book);
-        self.unsaved.notify_one();
     }
 
     fn adopt_one(
@@ -254,6 +272,9 @@ impl Rollouts {
     }
 
     async fn make_change(&self, key: &FlagKey, request: Request) -> Result<Saved, ChangeError> {
+        if self.is_unread() {
+            return Err(ChangeError::Store(StoreError::Unreached));
+        }
         if request.command == Command::RollBack {
             self.roll_back_by_hand(key, request)?;
             return Ok(if self.flush().await.is_ok() { Saved::Yes } else { Saved::Later });
@@ -282,14 +303,14 @@ impl Rollouts {
         let stored = self.save(&record).await;
         let mut book = self.book();
         self.note_store_health(&mut book, stored.as_ref().err());
-        if let (Err(StoreError::Timeout), false) = (&stored, self.store.is_shared()) {
+        if let (Err(StoreError::Unconfirmed(_)), false) = (&stored, self.store.is_shared()) {
             // It may still be written: what is in force has to be written over it.
             self.reassert(&mut book, key, request);
         }
         book.reserved = None;
         // In a shared store, another gateway may have built on it by then: whatever it holds is taken over.
         stored.map_err(|error| match error {
-            error if self.store.is_shared() && error.is_uncertain() => ChangeError::Uncertain(error),
+            error @ StoreError::Unconfirmed(_) if self.store.is_shared() => ChangeError::Uncertain(error),
             error => ChangeError::Store(error),
         })?;
         let overtaken = match self.flags.load().get(key) {

@@ -238,6 +238,10 @@ async fn run(
     };
     let failed = |source| StartError::Store { url: config.store.to_string(), source };
     let store = Store::open_with(&config.store, lock).await.map_err(failed)?;
+    if predecessor.is_some() {
+        // The one that runs knows its rollouts, also while their store is away: then it had better go on.
+        store.prepare().await.map_err(failed)?;
+    }
     let (counted, known) = (Arc::clone(&recorder), Arc::clone(&availability));
     let rollouts = Rollouts::open(flags, counted, known, store.clone(), instance_name(addresses.http));
     let rollouts = rollouts.await.map_err(failed)?;

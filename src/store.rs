@@ -94,11 +94,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store, makes it if it isn't there, and brings its schema up to date.
+    /// Opens the store. One in a file is made if it isn't there, and its schema brought up to date; one in `PostgreSQL` is reached
+    /// by [`Store::prepare`], and fails with [`StoreError::Unreached`] before.
     ///
     /// # Errors
     ///
-    /// If the URL is none of a store, or the store cannot be opened.
+    /// If the URL is none of a store, or the file cannot be opened.
     pub async fn open(config: &Config) -> Result<Self, StoreError> {
         Self::open_with(config, None).await
     }
@@ -110,7 +111,7 @@ impl Store {
     /// If the URL is none of a store, or the store cannot be opened.
     pub async fn open_with(config: &Config, lock: Option<OwnedFd>) -> Result<Self, StoreError> {
         let (readers, source) = if is_postgres(&config.url) {
-            let (server, pool) = PostgresServer::open(&config.url).await?;
+            let (server, pool) = PostgresServer::new(&config.url)?;
             (Pool::Postgres(pool), Source::Postgres(server))
         } else if Config::is_known(&config.url) {
             let (file, pool) = SqliteFile::open(&config.url, lock).await?;
@@ -119,6 +120,15 @@ impl Store {
             return Err(StoreError::Url);
         };
         Ok(Self { readers, writer: Arc::new(Writer::new(source)) })
+    }
+
+    /// Reaches the store, and brings its schema up to date.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be reached, or its schema cannot be brought up to date.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        self.writer.prepare().await
     }
 
     /// Whether the store takes writes right now.
@@ -141,6 +151,7 @@ impl Store {
     }
 
     async fn read(&self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.writer.check_prepared()?;
         within(self.readers.fetch(sql, values)).await
     }
 }

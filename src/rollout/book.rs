@@ -8,6 +8,7 @@ use crate::clock;
 use crate::flag::{FlagKey, Generation, Phase, Rollout, SecondOperator};
 use crate::flag_file::Definition;
 use crate::recorder::RecordedFlag;
+use crate::rollout::arrival::Kept;
 use crate::rollout::ramp::Progress;
 use crate::rollout::seconds::Tape;
 use crate::rollout::trial::{OnTrial, Sharing};
@@ -83,6 +84,8 @@ pub(crate) struct Book {
     pub(crate) kept_trials: BTreeMap<FlagKey, StoredTrial>,
     /// The generation with which a rollback of each flag was last lifted: the evidence of before is not that of the trial.
     pub(crate) lifted: BTreeMap<FlagKey, Generation>,
+    /// Whether the store could not be read yet.
+    pub(crate) unread: bool,
     /// When evidence was last exchanged with other gateways.
     pub(crate) exchanged: Instant,
     /// How many parcels of evidence this gateway has packed.
@@ -107,19 +110,16 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    pub(crate) fn new(
-        stored: Vec<StoredRollout>,
-        trials: Vec<StoredTrial>,
-        lifted: BTreeMap<FlagKey, Generation>,
-        now: Instant,
-    ) -> Self {
+    /// A book with nothing in it, since nothing was read yet.
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
-            lifted,
+            lifted: BTreeMap::new(),
+            unread: true,
             exchanged: now,
             parcels: 0,
-            kept_trials: trials.into_iter().map(|trial| (trial.flag.clone(), trial)).collect(),
+            kept_trials: BTreeMap::new(),
             live: BTreeMap::new(),
-            dormant: stored.into_iter().map(|stored| (stored.flag.clone(), stored)).collect(),
+            dormant: BTreeMap::new(),
             unsaved: VecDeque::new(),
             reserved: None,
             bad_files: Vec::new(),
@@ -130,6 +130,15 @@ impl Book {
             written: BTreeMap::new(),
             counters: Counters { rollbacks: BTreeMap::new(), reloads: BTreeMap::new(), flags_since: now },
         }
+    }
+
+    /// Goes on from what was read.
+    pub(crate) fn take_up(&mut self, kept: Kept) {
+        self.kept_trials = kept.trials.into_iter().map(|trial| (trial.flag.clone(), trial)).collect();
+        self.dormant = kept.rollouts.into_iter().map(|stored| (stored.flag.clone(), stored)).collect();
+        (self.lifted, self.waiting) = (kept.lifted, kept.waiting);
+        self.unread = false;
+        self.store_error = None;
     }
 
     /// `rollout`, with a generation of its own even if a change of the flag is just being stored.

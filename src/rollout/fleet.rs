@@ -41,6 +41,9 @@ impl Rollouts {
     }
 
     pub(crate) async fn follow(&self) -> Result<(), StoreError> {
+        if self.is_unread() {
+            return Ok(());
+        }
         // Nothing of ours is under way: what is read is as new as what we wrote.
         let _saving = self.saving.lock().await;
         let stored = self.store.rollouts().await?;

@@ -31,7 +31,10 @@ impl Rollouts {
                 () = self.unsaved.notified() => false,
                 // Nothing is written here while another process may.
                 _ = probes.tick(), if !self.is_handed_over() => {
-                    let probed = self.store.beat(&self.instance()).await;
+                    let probed = match self.is_unread() {
+                        true => self.take_up().await,
+                        false => self.store.beat(&self.instance()).await,
+                    };
                     self.note_store_health(&mut self.book(), probed.as_ref().err());
                     false
                 }
@@ -63,6 +66,9 @@ impl Rollouts {
     /// To be called with `saving` held.
     pub(crate) async fn write_trials(&self) -> Result<(), StoreError> {
         let (mut kept, mut ramps, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
+        if self.is_unread() {
+            return Ok(());
+        }
         let now = clock::wall().as_second();
         let set = self.flags.load();
         for (key, live) in &mut self.book().live {

@@ -163,7 +163,12 @@ impl Rollouts {
         let in_force = if book.live.is_empty() { "no flags are in force" } else { "the last good set is in force" };
         let mut problems: Vec<_> =
             book.bad_files.iter().map(|problem| format!("bad flag file, so {in_force}: {problem}")).collect();
-        if let Some(error) = &book.store_error {
+        if book.unread {
+            let error = book.store_error.as_deref().unwrap_or("it was not reached");
+            problems.push(format!(
+                "the store could not be read since the start, so every flag serves stable until it can: {error}"
+            ));
+        } else if let Some(error) = &book.store_error {
             problems.push(format!("the store fails, so changes other than rollbacks are refused: {error}"));
             // With a store that works, what waits is written within moments.
             if !book.unsaved.is_empty() {

@@ -53,6 +53,12 @@ pub enum StoreError {
     /// Another process was given the right to write.
     #[error("another process is taking over from this gateway, or has; ask again in a moment")]
     HandedOver,
+    /// It was asked to keep something and did not say whether it has.
+    #[error("the store did not say whether it kept a change")]
+    Unconfirmed(#[source] Box<Self>),
+    /// It could not be reached since the gateway started, so nothing is known of what it holds.
+    #[error("the store could not be reached since this gateway started; until it can, every flag serves stable here")]
+    Unreached,
     /// It did not answer in time.
     #[error("the store did not answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
@@ -66,11 +72,31 @@ pub enum StoreError {
     },
 }
 
+/// What `PostgreSQL` says when it takes no work now and may later: connection exceptions, insufficient resources, operator
+/// intervention (`PostgreSQL` 17, appendix A), a database closed to connections, a server that is a standby.
+const PASSING: [&str; 5] = ["08", "53", "57P", "55000", "25006"];
+
 impl StoreError {
-    /// Whether what was to be written may be written all the same.
+    /// Whether the store may be reached or take work later, though nothing else changes.
     #[must_use]
-    pub fn is_uncertain(&self) -> bool {
-        matches!(self, Self::Timeout | Self::Sql(sqlx::Error::Io(_)))
+    pub fn may_pass(&self) -> bool {
+        let error = match self {
+            Self::Timeout => return true,
+            Self::Sql(error) | Self::Migrate(MigrateError::Execute(error)) => error,
+            Self::Url | Self::Migrate(_) | Self::NewerSchema(_) | Self::Gone { .. } | Self::InUse { .. } => {
+                return false;
+            }
+            Self::Newer(_) | Self::HandedOver | Self::Unreached | Self::Unconfirmed(_) | Self::Damaged { .. } => {
+                return false;
+            }
+        };
+        match error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+            sqlx::Error::Database(error) => {
+                error.code().is_some_and(|code| PASSING.iter().any(|passing| code.starts_with(passing)))
+            }
+            _ => false,
+        }
     }
 }
 

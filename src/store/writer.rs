@@ -21,7 +21,7 @@ impl Source {
     fn check(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(file) => file.check(),
-            Self::Postgres(_) => Ok(()),
+            Self::Postgres(server) => server.check(),
         }
     }
 
@@ -49,13 +49,31 @@ impl Writer {
         Self { source, connection: Mutex::new(None), handed_over: AtomicBool::new(false) }
     }
 
+    /// Brings the schema up to date, where that was not done when the store was opened.
+    pub(crate) async fn prepare(&self) -> Result<(), StoreError> {
+        match &self.source {
+            Source::Sqlite(_) => Ok(()),
+            Source::Postgres(server) => server.prepare().await,
+        }
+    }
+
+    /// Whether what is read is what this version of the store holds.
+    pub(crate) fn check_prepared(&self) -> Result<(), StoreError> {
+        match &self.source {
+            Source::Sqlite(_) => Ok(()),
+            Source::Postgres(server) => server.check(),
+        }
+    }
+
     /// Does `work` in one transaction, which no other writer's runs beside.
     pub(crate) async fn write<T>(
         &self,
         work: impl AsyncFnOnce(&mut Connection) -> Result<T, sqlx::Error>,
     ) -> Result<T, StoreError> {
         self.source.check()?;
-        within(async {
+        // Until a commit is asked for, a connection that is given up takes its transaction with it.
+        let committing = AtomicBool::new(false);
+        let written = within(async {
             let mut kept = self.connection.lock().await;
             // Relaxed: it changes under the same lock.
             if self.handed_over.load(Ordering::Relaxed) {
@@ -63,12 +81,18 @@ impl Writer {
             }
             let mut connection = self.begun(kept.take()).await?;
             let done = work(&mut connection).await?;
+            committing.store(true, Ordering::Relaxed);
             connection.commit().await?;
             *kept = Some(connection);
             Ok(Some(done))
-        })
-        .await?
-        .ok_or(StoreError::HandedOver)
+        });
+        let written = written.await.map_err(|error| match error {
+            StoreError::Timeout | StoreError::Sql(sqlx::Error::Io(_)) if committing.load(Ordering::Relaxed) => {
+                StoreError::Unconfirmed(Box::new(error))
+            }
+            error => error,
+        });
+        written?.ok_or(StoreError::HandedOver)
     }
 
     pub(crate) fn lock(&self) -> Option<OwnedFd> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::{FLAG, Gateway, Site, eventually, flag_text, stdout};
+use crate::harness::{FLAG, Gateway, Site, eventually, flag_text, problem, stdout};
 use crate::postgres::{Cluster, Database};
 use crate::upstream::Upstream;
 
@@ -155,7 +155,8 @@ async fn a_store_that_hangs_or_restarts_costs_no_request_and_no_rollback() {
     fleet.agree("percentage", &json!(60.0)).await;
 
     cluster.signal("STOP").await;
-    assert_eq!(first.set(70.0).await.status(), 503);
+    let refused = problem(first.set(70.0).await, 503, "store").await;
+    assert!(refused.starts_with("the change is not made"), "nothing was committed, and that is known: {refused}");
     let rolled_back: Value = third.act("rollback", json!({})).await.json().await.unwrap();
     assert_eq!(rolled_back["saved"], false);
     assert_eq!(third.variant("alice").await, "sync", "the one that is cut off takes its canary out by itself");
@@ -254,4 +255,70 @@ async fn a_gateway_that_is_cut_off_judges_by_itself_and_joins_up() {
     assert_eq!(fleet.gateways[1].flag().await["phase"], "manual", "it has heard of nothing");
     cluster.signal("CONT").await;
     fleet.agree("phase", &json!("rolled_back")).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_without_its_database_serves_stable_and_joins_later() {
+    let database = Cluster::shared().database().await;
+    let mut fleet = Fleet::start(2, &database).await;
+    assert_eq!(fleet.gateways[0].set(100.0).await.status(), 200);
+    fleet.gateways.pop().unwrap().kill().await;
+    database.admit(false).await;
+    let late = fleet.sites[1].start().await;
+    assert_eq!(late.variant("alice").await, "sync", "nobody knows whether it was rolled back");
+    assert_eq!(fleet.gateways[0].variant("alice").await, "async", "the other one knows");
+    let flag = late.flag().await;
+    assert_eq!((&flag["phase"], &flag["rollback"]["cause"]), (&json!("rolled_back"), &json!("store_unreached")));
+    let ready = late.admin("/ready").await;
+    assert_eq!(ready.status(), 200);
+    let told = ready.text().await.unwrap();
+    assert!(
+        told.contains("every flag serves stable until it can: ") && told.contains("not currently accepting"),
+        "{told}"
+    );
+    let refused = problem(late.set(20.0).await, 503, "store").await;
+    assert!(refused.contains("every flag serves stable here"), "{refused}");
+    assert_eq!(late.act("resume", json!({})).await.status(), 503, "there is no rollback that it knows of");
+
+    database.admit(true).await;
+    eventually("it has joined", || async { late.variant("alice").await == "async" }).await;
+    let flag = late.flag().await;
+    assert_eq!((&flag["generation"], &flag["percentage"]), (&json!(2), &json!(100.0)));
+    assert_eq!((&flag["phase"], &flag["rollback"]), (&json!("manual"), &Value::Null));
+    eventually("all is well", || async { late.admin_json("/ready").await["problems"] == json!([]) }).await;
+
+    // A latch is still one afterwards.
+    assert_eq!(late.act("rollback", json!({"reason": "it looks bad"})).await.status(), 200);
+    fleet.agree("generation", &json!(3)).await;
+    late.kill().await;
+    database.admit(false).await;
+    let late = fleet.sites[1].start().await;
+    database.admit(true).await;
+    eventually("it has joined", || async { late.flag().await["rollback"]["reason"] == "it looks bad" }).await;
+    assert_eq!((late.variant("alice").await.as_str(), &late.flag().await["generation"]), ("sync", &json!(3)));
+    assert_eq!(late.act("resume", json!({})).await.status(), 200);
+    fleet.agree("phase", &json!("manual")).await;
+    let events = late.admin_json("/api/v1/events").await;
+    assert_eq!(events["events"].as_array().unwrap().len(), 4, "the start itself changed nothing: {events}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_never_saw_its_database_begins_when_it_does() {
+    let cluster = Cluster::start();
+    let database = cluster.database().await;
+    cluster.signal("STOP").await;
+    let site = Site::with_servers("127.0.0.1:9", "127.0.0.1:9");
+    site.configure(&format!("[store]\nurl = \"{}\"\n", database.url()));
+    let gateway = site.start().await;
+    assert_eq!(gateway.flag().await["percentage"], 0.0);
+    site.write("flags/async-database.toml", &flag_text(25.0));
+    eventually("the file is read", || async { gateway.flag().await["file_percentage"] == 25.0 }).await;
+    cluster.signal("CONT").await;
+    eventually("it has begun", || async { gateway.flag().await["percentage"] == 25.0 }).await;
+    eventually("that is kept", || async {
+        let events = gateway.admin_json("/api/v1/events").await;
+        events["events"].as_array().is_some_and(|events| events.len() == 1)
+    })
+    .await;
+    assert_eq!(gateway.flag().await["generation"], 1);
 }

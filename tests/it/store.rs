@@ -143,7 +143,7 @@ async fn a_newer_schema_is_left_alone(kind: Kind) {
 #[tokio::test]
 async fn a_full_disk_is_survived() {
     let place = Place::new(Kind::Sqlite).await;
-    let gateway = place.site.start_on_full_disk(600).await;
+    let gateway = place.site.start_on_full_disk(1200).await;
     let mut acknowledged = 0.0;
     let refused = loop {
         let changed = gateway.set(acknowledged + 0.001).await;
@@ -218,8 +218,17 @@ async fn a_lost_connection_costs_no_change() {
 #[tokio::test]
 async fn without_its_store_a_gateway_does_not_start() {
     let place = Place::new(Kind::Sqlite).await;
-    place.site.configure("[store]\nurl = \"postgres://gate:secret@127.0.0.1:9/tidegate?password=hidden\"\n");
+    // A server that lets nobody in by this name will not do so later, either.
+    let database = Cluster::shared().database().await;
+    let url = database.url().replace("postgres@", "gate:secret@") + "&password=hidden";
+    place.site.configure(&format!("[store]\nurl = \"{url}\"\n"));
     let error = stderr(&place.site.run(&["serve"]).await, 1);
-    assert!(error.contains("cannot open the store postgres://127.0.0.1:9/tidegate?…; without it"), "{error}");
+    let name = database.name();
+    assert!(error.contains(&format!("cannot open the store postgres://localhost/{name}?…; without it")), "{error}");
     assert!(!error.contains("secret") && !error.contains("hidden"), "{error}");
+
+    let place = Place::new(Kind::Sqlite).await;
+    place.site.configure("[store]\nurl = \"sqlite://missing/store.db\"\n");
+    let error = stderr(&place.site.run(&["serve"]).await, 1);
+    assert!(error.contains("cannot open the store sqlite://missing/store.db; without it"), "{error}");
 }
