@@ -11,6 +11,7 @@ mod asked;
 mod beta;
 mod book;
 mod command;
+mod counts;
 mod exchange;
 mod explanation;
 mod fleet;

@@ -6,6 +6,7 @@
 mod answers;
 mod approvals;
 mod chain;
+mod counts;
 mod database;
 mod error;
 mod events;
@@ -35,6 +36,7 @@ use crate::store::writer::{Source, Writer};
 
 pub use crate::store::answers::{Answer, Claim, Once};
 pub use crate::store::approvals::StoredApproval;
+pub use crate::store::counts::{ArmCounts, Counted};
 pub use crate::store::error::StoreError;
 pub use crate::store::events::Page;
 pub use crate::store::evidence::{Outgoing, Parcel, Told};

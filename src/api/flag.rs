@@ -36,8 +36,12 @@ pub struct FlagStatus {
     pub owner: String,
     /// What the flag is for.
     pub description: String,
-    /// Both arms' outcomes in this generation.
+    /// Both arms' outcomes in this generation, on all gateways that share the store.
     pub arms: Arms,
+    /// How many gateways' outcomes `arms` holds: those that are gone count as well, and what others have counted is up to some
+    /// seconds old.
+    #[serde(default)]
+    pub gateways: usize,
     /// What the judge last found, check by check.
     pub evidence: Vec<Evidence>,
     /// The rollback, while its latch holds.

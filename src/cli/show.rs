@@ -112,6 +112,9 @@ fn flag_text(flag: &FlagStatus, paint: Paint) -> String {
     let head = ["", "arm", "backend", "requests", "failures", "errors", "p50", "p99"].map(str::to_owned).to_vec();
     let rows = [head, arm_row("stable", &flag.arms.stable), arm_row("canary", &flag.arms.canary)];
     text.push_str(&table(&rows, 3));
+    if flag.gateways > 1 {
+        let _ = write!(text, "\n  requests of {} gateways, those that are gone since included", flag.gateways);
+    }
     for evidence in &flag.evidence {
         let Evidence { check, value, limit, requests, failures, verdict, canary_requests_to_go } = evidence;
         if check == "harm_budget" {

@@ -12,7 +12,7 @@ use crate::rollout::arrival::Kept;
 use crate::rollout::ramp::Progress;
 use crate::rollout::seconds::Tape;
 use crate::rollout::trial::{OnTrial, Sharing};
-use crate::store::{Record, StoredApproval, StoredRollout, StoredTrial};
+use crate::store::{ArmCounts, Record, StoredApproval, StoredRollout, StoredTrial};
 
 /// A flag in force, apart from what decisions need.
 #[derive(Debug)]
@@ -105,6 +105,10 @@ pub(crate) struct Book {
     pub(crate) second_operator: Option<SecondOperator>,
     /// The changes that wait for one, as they were last read.
     pub(crate) waiting: Vec<StoredApproval>,
+    /// What the other gateways have counted, as it was last read.
+    pub(crate) others: Vec<ArmCounts>,
+    /// What they were told of this one's.
+    pub(crate) told: Vec<ArmCounts>,
     /// The newest generation of each flag that this gateway wrote.
     pub(crate) written: BTreeMap<FlagKey, Generation>,
 }
@@ -125,6 +129,8 @@ impl Book {
             bad_files: Vec::new(),
             store_error: None,
             instances: Vec::new(),
+            others: Vec::new(),
+            told: Vec::new(),
             second_operator: None,
             waiting: Vec::new(),
             written: BTreeMap::new(),

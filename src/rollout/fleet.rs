@@ -48,9 +48,10 @@ impl Rollouts {
         let _saving = self.saving.lock().await;
         let stored = self.store.rollouts().await?;
         let instances = self.store.instances().await?;
+        let others = self.store.counts_of_others(&self.instance.id).await?;
         let waiting = self.store.waiting().await?;
         let mut book = self.book();
-        book.instances = instances;
+        (book.instances, book.others) = (instances, others);
         book.waiting = waiting;
         for stored in stored {
             // What waits to be written is settled when it is.

@@ -36,6 +36,8 @@ impl Rollouts {
                         false => self.store.beat(&self.instance()).await,
                     };
                     self.note_store_health(&mut self.book(), probed.as_ref().err());
+                    // Told again with the next probe if it was not.
+                    let _ = self.tell_counts().await;
                     false
                 }
                 _ = trials.tick(), if !self.is_handed_over() => {
@@ -47,6 +49,8 @@ impl Rollouts {
             // A failure is noted where it happened, and tried again with the next probe.
             let _ = self.flush().await;
             if stop {
+                // What is not told now is not told.
+                let _ = self.tell_counts().await;
                 return;
             }
         }

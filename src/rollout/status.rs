@@ -18,11 +18,12 @@ use crate::rollout::approvals::shown;
 use crate::rollout::asked::AskedRequest;
 use crate::rollout::beta::{CursorError, page};
 use crate::rollout::book::{Book, Live};
+use crate::rollout::counts::{gateways, of_all};
 use crate::rollout::explanation::explanation;
 use crate::rollout::ramp::ramp_status;
 use crate::rollout::why::why;
 use crate::rollout::{Counters, Rollouts};
-use crate::store::{Page, StoreError};
+use crate::store::{ArmCounts, Page, StoreError};
 
 impl Rollouts {
     /// Every flag in force, by key.
@@ -211,9 +212,10 @@ fn flag_status(book: &Book, entry: &RecordedFlag, availability: &Availability) -
         owner: flag.owner.clone(),
         description: flag.description.clone(),
         arms: Arms {
-            stable: arm_status(entry, Arm::Stable, availability),
-            canary: arm_status(entry, Arm::Canary, availability),
+            stable: arm_status(&book.others, entry, Arm::Stable, availability),
+            canary: arm_status(&book.others, entry, Arm::Canary, availability),
         },
+        gateways: gateways(entry, &book.others),
         evidence: live.map(evidence).unwrap_or_default(),
         rollback: live.and_then(|live| live.rollback.clone()),
         ramp: flag.ramp.as_ref().zip(live).map(|(ramp, live)| ramp_status(ramp, rollout, live)),
@@ -221,9 +223,9 @@ fn flag_status(book: &Book, entry: &RecordedFlag, availability: &Availability) -
     }
 }
 
-fn arm_status(entry: &RecordedFlag, arm: Arm, availability: &Availability) -> ArmStatus {
+fn arm_status(others: &[ArmCounts], entry: &RecordedFlag, arm: Arm, availability: &Availability) -> ArmStatus {
     let condition = availability.condition(entry.flag.backend(arm));
-    let tally = entry.attached.tally(arm);
+    let tally = of_all(entry, arm, others);
     let requests = tally.requests();
     let quantile_ms = |q| tally.latency.quantile(q).map(|latency| latency.as_secs_f64() * 1000.0);
     ArmStatus {

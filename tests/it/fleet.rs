@@ -123,6 +123,37 @@ async fn status_shows_every_gateway_and_warns_of_other_files() {
     .await;
 }
 
+#[tokio::test]
+async fn status_counts_the_requests_of_all_gateways_those_included_that_are_gone() {
+    let database = Cluster::shared().database().await;
+    let mut fleet = Fleet::with_flag(2, &database, &patient_flag()).await;
+    ask(&fleet.gateways[0], 0..20).await;
+    ask(&fleet.gateways[1], 20..30).await;
+    let counted = async |fleet: &Fleet, requests: u64, gateways: u64| {
+        for gateway in &fleet.gateways {
+            eventually("all requests are counted", || async {
+                let flag = gateway.flag().await;
+                flag["arms"]["canary"]["requests"] == requests && flag["gateways"] == gateways
+            })
+            .await;
+        }
+    };
+    counted(&fleet, 30, 2).await;
+    assert!(fleet.gateways[0].flag().await["arms"]["canary"]["p99_ms"].as_f64().unwrap() > 0.0);
+    let status = stdout(&fleet.gateways[1].cli(&fleet.sites[1], &["status"]).await);
+    assert!(status.contains("requests of 2 gateways"), "{status}");
+
+    fleet.gateways.remove(0).kill().await;
+    fleet.gateways.insert(0, fleet.sites[0].start().await);
+    counted(&fleet, 30, 3).await;
+    ask(&fleet.gateways[0], 30..35).await;
+    counted(&fleet, 35, 3).await;
+    // Another generation begins anew.
+    assert_eq!(fleet.gateways[0].set(90.0).await.status(), 200);
+    fleet.agree("generation", &json!(2)).await;
+    counted(&fleet, 0, 2).await;
+}
+
 /// Asks a gateway again and again until it is told to stop, and counts how often that did not go well.
 fn load(gateway: &Gateway, stop: &Arc<AtomicBool>, failed: &Arc<AtomicU64>) -> tokio::task::JoinHandle<u64> {
     let (client, url) = (gateway.client.clone(), format!("{}/api/v1/x", gateway.http));
