@@ -51,11 +51,16 @@ pub(crate) fn own_program() -> PathBuf {
     env::current_exe().unwrap()
 }
 
+/// The program that the variable `NAME` says.
+fn named(name: &str) -> Option<PathBuf> {
+    env::var_os(name.to_uppercase()).map(PathBuf::from)
+}
+
 /// Where a peer's program is: what its variable says, or the first of its name in `PATH`.
 #[expect(clippy::disallowed_methods, reason = "a benchmark's settings")]
 fn found(name: &str) -> Option<PathBuf> {
-    if let Ok(path) = env::var(name.to_uppercase()) {
-        return Some(path.into());
+    if let Some(path) = named(name) {
+        return Some(path);
     }
     let path = env::var("PATH").unwrap_or_default();
     // Debian keeps servers where not every user looks.
@@ -105,7 +110,8 @@ pub(crate) async fn tidegate(directory: &Path, backend: &str, config: &str, flag
     fs::write(directory.join("tidegate.toml"), config).unwrap();
     let flag = format!("release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\npercentage = 10\n{flag}");
     fs::write(flags.join("async-database.toml"), flag).unwrap();
-    let mut process = spawn(GATEWAY_CPU, env!("CARGO_BIN_EXE_tidegate"), &["serve"], directory);
+    let program = named("tidegate").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
+    let mut process = spawn(GATEWAY_CPU, program, &["serve"], directory);
     let mut greeting = BufReader::new(process.stdout.take().unwrap()).lines();
     let mut addresses = Vec::new();
     while addresses.len() < 2 {

@@ -2,7 +2,8 @@
 //!
 //! All run on the first processor, each with one thread for traffic; the load and the upstream run on the second. They take
 //! turns for some rounds, so that the machine's moods touch all. Peers that are not on the machine are left out; `NGINX`,
-//! `HAPROXY`, `ENVOY` and `TRAEFIK` say where a program is that is not in `PATH`. Tidegate and bare pingora are built alike.
+//! `HAPROXY`, `ENVOY` and `TRAEFIK` say where a program is that is not in `PATH`. Tidegate and bare pingora are built alike,
+//! unless `TIDEGATE` names another build of it.
 //!
 //! `cargo bench --profile dist --features mimalloc --bench gateway` measures what is shipped, and
 //!
