@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use crate::cli::AdminArgs;
@@ -35,8 +37,16 @@ pub(crate) fn tls(args: &AdminArgs) -> anyhow::Result<Option<TlsConfig>> {
 fn client(certificate: &Path, key: &Path) -> anyhow::Result<ClientCert> {
     let chain = certificates(certificate)?;
     let pem = fs::read(key).with_context(|| format!("{}: cannot read", key.display()))?;
-    let key = PrivateKey::from_pem(&pem).map_err(|_| anyhow!("{}: holds no private key in PEM", key.display()))?;
-    Ok(ClientCert::new_with_certs(&chain, key))
+    let no_key = || anyhow!("{}: holds no private key in PEM", key.display());
+    let parsed = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| no_key())?;
+    let key_pem = PrivateKey::from_pem(&pem).map_err(|_| no_key())?;
+    // The client takes whatever it is given, and panics when it connects: what cannot be shown is told here.
+    let ders = chain.iter().map(|certificate| CertificateDer::from_slice(certificate.der()).into_owned()).collect();
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_root_certificates(RootCertStore::empty()).with_client_auth_cert(ders, parsed))
+        .map_err(|error| anyhow!("{} cannot be shown with {}: {error}", certificate.display(), key.display()))?;
+    Ok(ClientCert::new_with_certs(&chain, key_pem))
 }
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<Certificate<'static>>> {

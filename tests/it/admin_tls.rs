@@ -57,6 +57,9 @@ async fn a_certificate_stands_for_somebody() {
     assert!(nobody.contains("this needs a token"), "{nobody}");
     let unbelieved = stderr(&site.run(&["status", "--admin", &gateway.admin]).await, 1);
     assert!(unbelieved.contains("`--admin-ca FILE`"), "{unbelieved}");
+    let another = ["status", "--admin-cert", "ann.pem", "--admin-key", "look.key"];
+    let another = stderr(&with(&gateway, &site, None, &another).await, 1);
+    assert!(another.starts_with("tidegate: ann.pem cannot be shown with look.key: "), "{another}");
 
     // Taken out of the configuration, it is nobody's.
     let config = std::fs::read_to_string(site.path().join("tidegate.toml")).unwrap();
