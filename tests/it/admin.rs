@@ -29,7 +29,7 @@ async fn a_flag_is_shown_as_the_contract_says() {
                 "canary": {"backend": "async", "requests": 0, "failures": 0, "error_rate": 0.0, "p50_ms": null,
                            "p99_ms": null, "available": true, "servers": servers(&canary)},
             },
-            "evidence": null, "rollback": null, "ramp": null,
+            "evidence": null, "rollback": null, "ramp": null, "approvals": [], "gateways": 1,
         })
     );
 }
