@@ -212,7 +212,7 @@ fn traefik(program: &Path, directory: &Path, backend: &str) -> Gateway {
         service("stable"),
         service("canary"),
     );
-    let file = written(directory, "traefik.yaml", &text);
+    let file = written(directory, "arms.yaml", &text);
     let arguments = [
         &format!("--entryPoints.web.address={address}"),
         &format!("--providers.file.filename={file}"),
