@@ -1,5 +1,6 @@
 //! What connections cost in memory: many that are idle, and many that carry a long body each way, slowly.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,10 +39,17 @@ pub(crate) async fn measure(directory: &Path, backend: &str) {
         getrlimit(Resource::Nofile).current.map_or(IDLE, |files| IDLE.min(usize::try_from(files / 2).unwrap() - 200));
     let heads = ["", "at the start", &format!("{connections} idle connections"), "1000 streams of 10 MiB"];
     println!("{:<14} {:>14} {:>24} {:>28}", heads[0], heads[1], heads[2], heads[3]);
-    for gateway in start_all(directory, backend).await {
+    // Allocators keep what connections gave back, so each part has gateways that have served nothing before.
+    let (first, second) = (directory.join("idle"), directory.join("streams"));
+    for directory in [&first, &second] {
+        fs::create_dir(directory).unwrap();
+    }
+    let mut idling = Vec::new();
+    for gateway in start_all(&first, backend).await {
         let start = peak(&gateway);
-        let idle = idle(&gateway, connections).await;
-        // What idle connections left behind is no part of what streams take.
+        idling.push((start, idle(&gateway, connections).await));
+    }
+    for (gateway, (start, idle)) in start_all(&second, backend).await.into_iter().zip(idling) {
         let before = peak(&gateway);
         let streams = streams(&gateway).await;
         let each = |peak: f64, before: f64, count: usize| (peak - before) * 1024.0 / count as f64;
