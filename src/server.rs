@@ -229,7 +229,7 @@ async fn run(
         admin_tls: own_tls.is_some(),
         builtin: builtin_addresses.clone(),
     };
-    let admin = Door::new(admin.into_tokio()?, own_tls.clone());
+    let admin = Door::new(admin.into_tokio()?, own_tls.clone(), stops.admin_door.subscribe());
 
     // Last of what may fail, since with the store comes the right to change the rollouts.
     let lock = match &mut predecessor {
@@ -317,8 +317,9 @@ async fn run(
     let deliveries = Arc::clone(&state.deliveries);
     let (channels, to_tell) = (reloader.current.notify.clone(), Arc::clone(&rollouts));
     parts.spawn(notify_until(channels, store.clone(), to_tell, deliveries, control_stopping.clone()));
-    parts.spawn(serve_admin(admin, router(state), stops.admin.subscribe()));
-    let offer = Offer { sockets: offered, rollouts: Arc::clone(&rollouts), lock: store.lock() };
+    parts.spawn(serve_admin(admin, router(state), stops.admin_door.subscribe(), stops.admin.subscribe()));
+    let (door, lock) = (stops.admin_door.clone(), store.lock());
+    let offer = Offer { sockets: offered, rollouts: Arc::clone(&rollouts), lock, admin_door: door };
     let mut running = Running { stops, in_flight, seats, accepting, parts, builtin, rollouts, store };
 
     info!(http = %addresses.http, admin = %addresses.admin, "tidegate is up");

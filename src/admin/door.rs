@@ -1,5 +1,6 @@
 //! Where people and their tools come in: connections to the admin API, over TLS or not, and who is at their other end.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -11,6 +12,7 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
@@ -63,14 +65,16 @@ impl Connected<IncomingStream<'_, Door>> for Peer {
 pub struct Door {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
+    closed: watch::Receiver<bool>,
     shaking: JoinSet<Option<(Stream, Peer)>>,
 }
 
 impl Door {
-    /// Takes the connections of `listener`, and speaks TLS with those who make them if there is any to speak.
+    /// Takes the connections of `listener`, and speaks TLS with those who make them if there is any to speak. While it is
+    /// `closed`, new ones are left to whoever else listens there.
     #[must_use]
-    pub fn new(listener: TcpListener, tls: Option<Arc<Tls>>) -> Self {
-        Self { listener, tls, shaking: JoinSet::new() }
+    pub fn new(listener: TcpListener, tls: Option<Arc<Tls>>, closed: watch::Receiver<bool>) -> Self {
+        Self { listener, tls, closed, shaking: JoinSet::new() }
     }
 }
 
@@ -80,13 +84,15 @@ impl Listener for Door {
 
     async fn accept(&mut self) -> (Stream, Peer) {
         loop {
-            let has_place = self.shaking.len() < HANDSHAKES;
+            let has_place = !*self.closed.borrow_and_update() && self.shaking.len() < HANDSHAKES;
             let accepted = tokio::select! {
                 Some(shaken) = self.shaking.join_next() => match shaken {
                     Ok(Some(connection)) => return connection,
                     _ => continue,
                 },
+                Ok(()) = self.closed.changed() => continue,
                 accepted = self.listener.accept(), if has_place => accepted,
+                else => pending().await,
             };
             match (accepted, &self.tls) {
                 (Ok((socket, address)), None) => return (Stream::Plain(socket), Peer::plain(address)),

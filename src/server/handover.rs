@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -51,6 +52,8 @@ pub(crate) struct Offer {
     pub(crate) rollouts: Arc<Rollouts>,
     /// The lock of the store's file, if it has one.
     pub(crate) lock: Option<OwnedFd>,
+    /// Closes the door of the admin API: who changes something has to reach the one that may.
+    pub(crate) admin_door: watch::Sender<bool>,
 }
 
 /// The socket where another process may ask to take over.
@@ -147,9 +150,12 @@ async fn give_way_to(mut link: Link, offer: &Offer) -> Result<(), LinkError> {
     let taken_over = async {
         link.say("store", &[]).await?;
         link.hear_within("ready", READINESS).await?;
+        // Before the other one tells anybody that it is there.
+        offer.admin_door.send_replace(true);
         link.say("goodbye", &[]).await
     };
     let Err(problem) = taken_over.await else { return Ok(()) };
+    offer.admin_door.send_replace(false);
     if !matches!(problem, LinkError::Gone) {
         // It may write at any moment, unless it is no more.
         warn!(problem = chain(&problem), "the process that was to take over does not; it is ended");

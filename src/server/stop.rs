@@ -53,6 +53,9 @@ pub(crate) struct Stops {
     pub(crate) doors: watch::Sender<bool>,
     /// That no more requests are taken, from those that there are.
     pub(crate) requests: watch::Sender<bool>,
+    /// That the admin API takes no more connections, and each of its answers closes one.
+    pub(crate) admin_door: watch::Sender<bool>,
+    /// That the admin API ends.
     pub(crate) admin: watch::Sender<bool>,
     pub(crate) control: watch::Sender<bool>,
     pub(crate) backends: watch::Sender<bool>,
@@ -61,7 +64,15 @@ pub(crate) struct Stops {
 impl Default for Stops {
     fn default() -> Self {
         let stop = || watch::Sender::new(false);
-        Self { ready: stop(), doors: stop(), requests: stop(), admin: stop(), control: stop(), backends: stop() }
+        Self {
+            ready: stop(),
+            doors: stop(),
+            requests: stop(),
+            admin_door: stop(),
+            admin: stop(),
+            control: stop(),
+            backends: stop(),
+        }
     }
 }
 
@@ -96,12 +107,15 @@ impl Running {
         info!(in_flight = in_flight.count(), "stopping: those who ask are sent elsewhere, requests under way finish");
         match successor {
             Successor::None => stops.ready.send_replace(true),
-            Successor::Listens => stops.doors.send_replace(true) | stops.admin.send_replace(true),
+            Successor::Listens => stops.doors.send_replace(true) | stops.admin_door.send_replace(true),
         };
         in_flight.discourage();
         let drained = async {
             tokio::time::sleep(LAME_DUCK).await;
             stops.end_requests();
+            if successor == Successor::Listens {
+                stops.admin.send_replace(true);
+            }
             // It may have been what ended by itself.
             if !accepting.is_finished() {
                 let _ = (&mut accepting).await;

@@ -40,16 +40,36 @@ async fn upgrade(site: &Site, old: &Gateway) -> Gateway {
     new
 }
 
+/// What is asked over and over.
+#[derive(Clone, Copy)]
+struct Question {
+    head: &'static str,
+    body: &'static str,
+    /// How the answer ends.
+    end: &'static str,
+}
+
+const OF_A_USER: Question =
+    Question { head: "POST /api/v1/x HTTP/1.1\r\nx-user-id: alice\r\ncontent-length: 2\r\n", body: "hi", end: "hi" };
+
+const OF_AN_OPERATOR: Question = Question { head: "GET /health HTTP/1.1\r\n", body: "", end: "{\"status\":\"ok\"}" };
+
 /// Asks over and over, on a connection as long as it lasts, and then on the next; or on a new one each time. Says how often.
-async fn keep_asking(address: String, reuse: bool, asked: Arc<AtomicUsize>, stop: watch::Receiver<bool>) {
-    let end = if reuse { "" } else { "connection: close\r\n" };
-    let request = format!("POST /api/v1/x HTTP/1.1\r\nhost: a\r\nx-user-id: alice\r\n{end}content-length: 2\r\n\r\nhi");
+async fn keep_asking(
+    address: String,
+    question: Question,
+    reuse: bool,
+    asked: Arc<AtomicUsize>,
+    stop: watch::Receiver<bool>,
+) {
+    let close = if reuse { "" } else { "connection: close\r\n" };
+    let request = format!("{}host: localhost\r\n{close}\r\n{}", question.head, question.body);
     while !*stop.borrow() {
         let mut stream = TcpStream::connect(&address).await.unwrap();
         loop {
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = Vec::new();
-            while !answer.ends_with(b"hi") {
+            while !answer.ends_with(question.end.as_bytes()) {
                 let length = timeout(DEADLINE, stream.read_buf(&mut answer)).await.unwrap().unwrap();
                 assert_ne!(length, 0, "closed in the middle of {:?}", String::from_utf8_lossy(&answer));
             }
@@ -81,7 +101,12 @@ async fn no_request_fails_while_one_takes_over_from_another_and_a_third_from_tha
     let mut clients = JoinSet::new();
     for number in 0..12 {
         let (asked, stopping) = (Arc::clone(&asked), stopping.clone());
-        clients.spawn(keep_asking(first.address().to_owned(), number % 3 > 0, asked, stopping));
+        clients.spawn(keep_asking(first.address().to_owned(), OF_A_USER, number % 3 > 0, asked, stopping));
+    }
+    let admin = first.admin.strip_prefix("http://").unwrap();
+    for reuse in [false, true] {
+        let (asked, stopping) = (Arc::clone(&asked), stopping.clone());
+        clients.spawn(keep_asking(admin.to_owned(), OF_AN_OPERATOR, reuse, asked, stopping));
     }
     for _ in 0..2 {
         clients.spawn(keep_asking_http2(format!("{}/api/v1/x", first.http), Arc::clone(&asked), stopping.clone()));
