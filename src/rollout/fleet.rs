@@ -13,7 +13,8 @@ use tracing::{info, warn};
 use crate::api::Instance;
 use crate::flag::{FlagKey, Phase};
 use crate::rollout::book::Book;
-use crate::rollout::{BY_FILE, ROLLBACK, Rollouts, TICK, announce, record};
+use crate::rollout::in_force::{announce, record};
+use crate::rollout::{BY_FILE, ROLLBACK, Rollouts, TICK};
 use crate::store::{StoreError, StoredRollout};
 
 /// How often the store is looked at for what nobody told.
