@@ -166,10 +166,11 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/config/reload", post(reload::reload))
         .route("/api/v1/export/flagd", get(flags::export))
         .route_layer(middleware::from_fn(query::refuse_unknown))
+        // Before the fallbacks are set: what is no change here is refused as that, whatever key it comes with.
+        .route_layer(middleware::from_fn_with_state(state.clone(), once::once))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn_with_state(state.clone(), once::once))
         .layer(middleware::from_fn_with_state(state.clone(), entry::guard))
         .merge(pages::router(&state))
         .layer(middleware::from_fn_with_state(state.clone(), origin::refuse_other_sites))

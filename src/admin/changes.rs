@@ -1,12 +1,13 @@
 //! Changes of rollouts that people ask for.
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde::de::DeserializeOwned;
 
 use crate::admin::entry::Actor;
@@ -20,10 +21,33 @@ use crate::store::Once;
 /// The longest reason, in characters: what fits into a table that people read.
 pub(crate) const MAX_REASON_CHARS: usize = 1000;
 
+/// What every change comes with, whatever is to be changed: who asks, on which picture, and under which key.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    actor: Actor,
+    expected: Option<Generation>,
+    once: Option<Once>,
+}
+
+impl Asking {
+    fn to(self, command: Command, reason: Option<String>) -> Request {
+        let Self { actor, expected, once } = self;
+        Request { command, actor: actor.name, reason, expected, once, second: None }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Asking {
+    type Rejection = AdminError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AdminError> {
+        let actor = parts.extensions.get::<Actor>().cloned().ok_or(AdminError::NoToken)?;
+        Ok(Self { actor, expected: expected(&parts.headers)?, once: parts.extensions.get::<Once>().cloned() })
+    }
+}
+
 pub(crate) async fn patch(
     State(state): Shared,
-    Extension(actor): Extension<Actor>,
-    once: Option<Extension<Once>>,
+    asking: Asking,
     key: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -42,21 +66,12 @@ pub(crate) async fn patch(
             ));
         }
     };
-    let asked = Request {
-        command,
-        actor: actor.name,
-        reason: change.reason,
-        expected: expected(&headers)?,
-        once: once.map(|once| once.0),
-        second: None,
-    };
-    answer(make(&state, &flag_key(&key?)?, asked).await?)
+    answer(make(&state, &flag_key(&key?)?, asking.to(command, change.reason)).await?)
 }
 
 pub(crate) async fn act(
     State(state): Shared,
-    Extension(actor): Extension<Actor>,
-    once: Option<Extension<Once>>,
+    asking: Asking,
     path: Result<Path<(String, String)>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -80,15 +95,7 @@ pub(crate) async fn act(
         ("approve", None) => Command::Approve,
         _ => return Err(AdminError::NotFound),
     };
-    let asked = Request {
-        command,
-        actor: actor.name,
-        reason: change.reason,
-        expected: expected(&headers)?,
-        once: once.map(|once| once.0),
-        second: None,
-    };
-    answer(make(&state, &flag_key(&key)?, asked).await?)
+    answer(make(&state, &flag_key(&key)?, asking.to(command, change.reason)).await?)
 }
 
 /// Makes a change that a person asks for, by whichever way.

@@ -66,6 +66,11 @@ async fn what_was_made_before_a_kill_is_not_made_again(kind: Kind) {
     assert_eq!(header(again.headers(), "idempotency-replayed"), Some("true"));
     assert_eq!(again.json::<Value>().await.unwrap()["flag"]["percentage"], 30.0, "it tells how it is now");
     problem(set(&gateway, 21.0, "a").await, 422, "other-request").await;
+    // What is no change is refused as what it is, whatever key it comes with.
+    for (path, status, kind) in [("/api/v1/events", 405, "method-not-allowed"), ("/api/v1/nothing", 404, "not-found")] {
+        let wrong = gateway.client.patch(format!("{}{path}", gateway.admin)).header("idempotency-key", "a").send();
+        problem(wrong.await.unwrap(), status, kind).await;
+    }
 }
 
 async fn gateways_that_share_a_store_answer_for_each_other(kind: Kind) {
