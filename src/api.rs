@@ -22,7 +22,7 @@ pub use crate::api::flag::{
 };
 pub use crate::api::fleet::{Instance, InstanceList};
 pub use crate::api::second::{CanaryCounts, Second, SecondCounts, SecondList, StreamCounts};
-pub use crate::api::verdict::{Estimate, Evidence, Range, Rollback, Why};
+pub use crate::api::verdict::{Estimate, Evidence, Range, Rollback, STORE_UNREACHED, Why};
 
 /// A request to change a rollout.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -53,6 +53,19 @@ pub struct FlagStatus {
     pub approvals: Vec<Approval>,
 }
 
+impl FlagStatus {
+    /// The share that the rollout means to have, in percent, if that is another than the flag file's: the one that it goes back to
+    /// while it is paused or rolled back.
+    #[must_use]
+    pub fn drift(&self) -> Option<f64> {
+        let meant = self.resume_percentage.unwrap_or(self.percentage);
+        let on_ramp = self.ramp.as_ref().is_some_and(|ramp| ramp.active);
+        let is_known = !self.rollback.as_ref().is_some_and(Rollback::is_unread);
+        let differs = self.enabled && !on_ramp && is_known && (meant - self.file_percentage).abs() > f64::EPSILON;
+        differs.then_some(meant)
+    }
+}
+
 /// A change that waits for a second operator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Approval {

@@ -46,6 +46,17 @@ pub struct Rollback {
     pub why: Option<Box<Why>>,
 }
 
+/// The cause by which a flag serves stable whose rollout could not be read since the gateway started.
+pub const STORE_UNREACHED: &str = "store_unreached";
+
+impl Rollback {
+    /// Whether nobody took the canary out: the gateway cannot read the rollout, and serves stable until it can.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.cause == STORE_UNREACHED
+    }
+}
+
 /// What the judge's verdict on a canary rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Why {

@@ -182,17 +182,21 @@ pub(crate) fn waiting(flag: &FlagStatus) -> Vec<String> {
 
 /// What the latch is for, while it holds.
 pub(crate) fn rolled_back(flag: &FlagStatus) -> Option<String> {
-    let Rollback { at, by, cause, failures, requests, reason, .. } = flag.rollback.as_ref()?;
+    let rollback = flag.rollback.as_ref()?;
+    let Rollback { at, by, cause, failures, requests, reason, .. } = rollback;
+    if rollback.is_unread() {
+        let reason = reason.as_deref().unwrap_or(cause);
+        return Some(format!(
+            "everyone is on stable since {at}: {reason}; it goes on by itself once the store is read"
+        ));
+    }
     let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     Some(format!("rolled back at {at} by {by}: {cause}, {failures} of {requests} canary requests failed{reason}"))
 }
 
 /// How the rollout differs from what the file says, if it does.
 pub(crate) fn drift(flag: &FlagStatus) -> Option<String> {
-    let meant = flag.resume_percentage.unwrap_or(flag.percentage);
-    let on_ramp = flag.ramp.as_ref().is_some_and(|ramp| ramp.active);
-    let differs = flag.enabled && !on_ramp && (meant - flag.file_percentage).abs() > f64::EPSILON;
-    differs.then(|| format!("drift: the file says {} %, the rollout {meant} %", flag.file_percentage))
+    flag.drift().map(|meant| format!("drift: the file says {} %, the rollout {meant} %", flag.file_percentage))
 }
 
 /// The steps with the one that it stands on marked, and what it waits for.

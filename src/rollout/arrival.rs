@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use crate::api::Rollback;
+use crate::api::{Rollback, STORE_UNREACHED};
 use crate::flag::{FlagKey, Generation, Percentage, Phase, Rollout};
 use crate::flag_file::Definition;
 use crate::recorder::{RecordedFlag, RecordedFlagSet};
@@ -16,9 +16,6 @@ use crate::rollout::book::{Book, Live};
 use crate::rollout::trial::Sharing;
 use crate::rollout::{Rollouts, now_text};
 use crate::store::{Store, StoreError, StoredApproval, StoredRollout, StoredTrial};
-
-/// The cause by which a flag serves stable whose rollout could not be read.
-const STORE_UNREACHED: &str = "store_unreached";
 
 /// Who takes it back: this gateway, from itself.
 const BY_GATEWAY: &str = "gateway";

@@ -196,7 +196,8 @@ pub fn flagd_export<'f>(flags: impl IntoIterator<Item = (&'f Flag, &'f Rollout)>
 fn flag_status(book: &Book, entry: &RecordedFlag, availability: &Availability) -> FlagStatus {
     let live = book.live.get(&entry.flag.key);
     let (flag, rollout) = (&entry.flag, &entry.rollout);
-    let held = matches!(rollout.phase, Phase::Paused | Phase::RolledBack);
+    // What is not read yet cannot be resumed.
+    let held = matches!(rollout.phase, Phase::Paused | Phase::RolledBack) && !book.unread;
     FlagStatus {
         key: flag.key.to_string(),
         enabled: flag.enabled,

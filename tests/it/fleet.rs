@@ -300,6 +300,10 @@ async fn a_gateway_that_starts_without_its_database_serves_stable_and_joins_late
     assert_eq!(fleet.gateways[0].variant("alice").await, "async", "the other one knows");
     let flag = late.flag().await;
     assert_eq!((&flag["phase"], &flag["rollback"]["cause"]), (&json!("rolled_back"), &json!("store_unreached")));
+    assert_eq!(flag["resume_percentage"], Value::Null);
+    let status = stdout(&late.cli(&fleet.sites[1], &["status"]).await);
+    assert!(status.contains("it goes on by itself once the store is read"), "{status}");
+    assert!(!status.contains("drift") && !status.contains("goes back to"), "nothing is known of the rollout: {status}");
     let ready = late.admin("/ready").await;
     assert_eq!(ready.status(), 200);
     let told = ready.text().await.unwrap();

@@ -47,7 +47,14 @@ pub(crate) fn phase(flag: &FlagStatus) -> Markup {
 pub(crate) fn notices(flag: &FlagStatus, now: Timestamp) -> Markup {
     let waits = flag.ramp.as_ref().is_some_and(|ramp| ramp.waits_for.as_deref() == Some("approval"));
     html! {
-        @if let Some(rollback) = &flag.rollback { (rolled_back(flag, rollback, now)) }
+        @match &flag.rollback {
+            Some(unread) if unread.is_unread() => {
+                p.notice.bad { "The store cannot be read, so nobody knows whether this is rolled back: everyone is on stable until "
+                    "it can. It goes on by itself then." }
+            }
+            Some(rollback) => { (rolled_back(flag, rollback, now)) }
+            None => {}
+        }
         @if !flag.enabled { p.notice { "Switched off in the flag file: everyone is on stable." } }
         @if !flag.arms.canary.available {
             p.notice.bad { "No server of " code { (flag.arms.canary.backend) } " can be used: stable serves its users." }
@@ -89,9 +96,7 @@ pub(crate) fn split(flag: &FlagStatus) -> Markup {
                 rect.stable x="0" y="0" width="100" height="6" {}
                 rect.canary x="0" y="0" width=(plain(canary)) height="6" {}
             }
-            @let meant = flag.resume_percentage.unwrap_or(flag.percentage);
-            @let on_ramp = flag.ramp.as_ref().is_some_and(|ramp| ramp.active);
-            @if flag.enabled && !on_ramp && (meant - flag.file_percentage).abs() > f64::EPSILON {
+            @if let Some(meant) = flag.drift() {
                 p.faint { "Drift: the flag file says " (percent(flag.file_percentage)) ", the rollout " (percent(meant)) "." }
             }
         }
