@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use crate::admin::pages::evidence::question;
 use crate::admin::pages::text::{count, moment, percent};
-use crate::api::{BetaEvent, Event, RolloutState};
+use crate::api::{BetaEvent, Event, NO_FLAG, RolloutState};
 
 /// Events, newest first; of several flags if `of_all`.
 pub(crate) fn table(events: &[Event], of_all: bool, now: Timestamp) -> Markup {
@@ -33,9 +33,16 @@ fn row(event: &Event, of_all: bool, now: Timestamp) -> Markup {
         tr data-action=(event.action) {
             td { (moment(&event.at, now)) }
             td { b { (event.actor) } }
-            @if of_all { td { a href=(format!("/flags/{}", event.flag)) { (event.flag) } } }
-            td { (event.action) }
-            td { (change(event.old.as_ref(), &event.new)) }
+            @if event.flag == NO_FLAG {
+                // It is about the gateway as a whole: there is no page to lead to, and no rollout to show.
+                @if of_all { td {} }
+                td { (event.action) }
+                td {}
+            } @else {
+                @if of_all { td { a href=(format!("/flags/{}", event.flag)) { (event.flag) } } }
+                td { (event.action) }
+                td { (change(event.old.as_ref(), &event.new)) }
+            }
             td { (why(event)) }
         }
     }
