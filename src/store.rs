@@ -41,6 +41,7 @@ pub use crate::store::error::StoreError;
 pub use crate::store::events::Page;
 pub use crate::store::evidence::{Outgoing, Parcel, Told};
 pub use crate::store::fleet::Changes;
+pub use crate::store::notes::Note;
 pub use crate::store::notices::{Onward, Standing};
 pub use crate::store::record::{REASSERT, Record, StoredRollout, StoredTrial, state_of};
 

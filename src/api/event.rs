@@ -23,7 +23,7 @@ pub struct BetaEvent {
 pub struct Notice {
     /// The same however often it is sent: whoever gets it twice knows by it.
     pub id: String,
-    /// `rollback`, `resume`, `step`, `gate`, `pause`, `promote`, `bad_flags` or `test`.
+    /// `rollback`, `resume`, `step`, `gate`, `approval`, `pause`, `promote`, `bad_flags` or `test`.
     pub event: String,
     /// When, in RFC 3339.
     pub at: String,
@@ -56,7 +56,7 @@ pub struct Event {
     pub at: String,
     /// The flag.
     pub flag: String,
-    /// The generation that the event led to.
+    /// The generation that the event led to; of `ask` and `withdraw`, which change nothing, the one that they are about.
     pub generation: u64,
     /// What was done.
     pub action: String,

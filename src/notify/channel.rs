@@ -81,6 +81,8 @@ pub enum Kind {
     Step,
     /// A ramp waits for a person.
     Gate,
+    /// A change waits for a second operator.
+    Approval,
     /// A rollout was paused, also by a ramp that cannot tell.
     Pause,
     /// Everyone is on canary.
@@ -93,8 +95,16 @@ pub enum Kind {
 
 impl Kind {
     /// What can happen.
-    pub const ALL: [Self; 7] =
-        [Self::Rollback, Self::Resume, Self::Step, Self::Gate, Self::Pause, Self::Promote, Self::BadFlags];
+    pub const ALL: [Self; 8] = [
+        Self::Rollback,
+        Self::Resume,
+        Self::Step,
+        Self::Gate,
+        Self::Approval,
+        Self::Pause,
+        Self::Promote,
+        Self::BadFlags,
+    ];
 
     /// As written in the configuration and in JSON.
     #[must_use]
@@ -104,6 +114,7 @@ impl Kind {
             Self::Resume => "resume",
             Self::Step => "step",
             Self::Gate => "gate",
+            Self::Approval => "approval",
             Self::Pause => "pause",
             Self::Promote => "promote",
             Self::BadFlags => "bad_flags",
@@ -114,7 +125,7 @@ impl Kind {
 
 /// Why a text names nothing that can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there are `rollback`, `resume`, `step`, `gate`, `pause`, `promote` and `bad_flags`")]
+#[error("there are `rollback`, `resume`, `step`, `gate`, `approval`, `pause`, `promote` and `bad_flags`")]
 pub struct KindError;
 
 impl FromStr for Kind {

@@ -22,7 +22,7 @@ pub(crate) fn slack(notice: &Notice) -> String {
     let sign = match notice.event.as_str() {
         "rollback" => ":rotating_light:",
         "bad_flags" => ":warning:",
-        "gate" | "pause" => ":hand:",
+        "gate" | "approval" | "pause" => ":hand:",
         _ => ":information_source:",
     };
     let text = notice.summary.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
@@ -60,6 +60,7 @@ fn name(event: &str) -> &'static str {
         "rollback" => "TidegateRollback",
         "step" => "TidegateRampStep",
         "gate" => "TidegateGateWaiting",
+        "approval" => "TidegateApprovalWaiting",
         "pause" => "TidegatePaused",
         "promote" => "TidegatePromoted",
         "bad_flags" => "TidegateBadFlags",
@@ -70,7 +71,7 @@ fn name(event: &str) -> &'static str {
 fn severity(event: &str) -> &'static str {
     if event == Kind::Rollback.as_str() {
         "critical"
-    } else if [Kind::Gate, Kind::Pause, Kind::BadFlags].iter().any(|kind| kind.as_str() == event) {
+    } else if [Kind::Gate, Kind::Approval, Kind::Pause, Kind::BadFlags].iter().any(|kind| kind.as_str() == event) {
         "warning"
     } else {
         "info"

@@ -4,15 +4,15 @@
 
 use std::sync::Arc;
 
-use tracing::debug;
+use tracing::{debug, info};
 use uuid::Uuid;
 
-use crate::api::Approval;
+use crate::api::{Approval, Notice};
 use crate::clock;
 use crate::flag::{FlagKey, Generation, Percentage, SecondOperator};
 use crate::rollout::book::Book;
-use crate::rollout::{ChangeError, Command, Request, Rollouts, Saved};
-use crate::store::{Once, StoreError, StoredApproval};
+use crate::rollout::{ChangeError, Command, Request, Rollouts, Saved, now_text};
+use crate::store::{Note, Once, StoreError, StoredApproval};
 use crate::telemetry::chain;
 
 /// Changes of one flag that may wait at once.
@@ -72,13 +72,22 @@ impl Rollouts {
             expires: format!("{expires:.0}"),
         };
         let kept = StoredApproval { approval: approval.clone(), change, expires_at: expires.as_second() };
+        let entry = self.entry(key).ok_or_else(|| ChangeError::UnknownFlag(key.clone()))?;
+        let why = request.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let text = format!("{action}, {from} → {to}, waits for a second operator as {}{why}", approval.id);
+        let event = Note {
+            at: &approval.at,
+            about: Some((key, &entry.rollout)),
+            action: "ask",
+            actor: &request.actor,
+            reason: &text,
+        };
         {
             let _saving = self.saving.lock().await;
-            self.store.keep_waiting(&kept, now.as_second()).await?;
+            self.store.keep_waiting(&kept, event, &notice(&approval), now.as_millisecond()).await?;
         }
-        let why = request.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let text = format!("{key} {action} {from} → {to} waits for a second operator as {}{why}", approval.id);
-        self.note("ask", &request.actor, &text).await;
+        info!(feature_flag.key = %key, by = %request.actor, action, id = %approval.id, "a change waits for a second operator");
+        self.written.send_modify(|count| *count += 1);
         self.look_who_waits().await?;
         Ok(approval)
     }
@@ -123,7 +132,7 @@ impl Rollouts {
         };
         let saved = self.change(key.clone(), request).await?;
         // It is void in any case: the generation has moved.
-        if let Err(error) = self.store.forget_waiting(id).await {
+        if let Err(error) = self.store.forget_waiting(id, None).await {
             debug!(problem = chain(&error), "an approval that is done could not be forgotten yet");
         }
         Ok(saved)
@@ -135,13 +144,17 @@ impl Rollouts {
     ///
     /// If there is none, or the store fails.
     pub async fn withdraw(&self, key: &FlagKey, id: &str, actor: &str) -> Result<(), ChangeError> {
-        let StoredApproval { approval, .. } = self.find_waiting(key, id).await?;
+        let StoredApproval { approval: Approval { action, actor: asker, .. }, .. } = self.find_waiting(key, id).await?;
+        let entry = self.entry(key).ok_or_else(|| ChangeError::UnknownFlag(key.clone()))?;
+        let text = format!("{action}, which {asker} asked for as {id}");
+        let at = now_text();
+        let event = Note { at: &at, about: Some((key, &entry.rollout)), action: "withdraw", actor, reason: &text };
         {
             let _saving = self.saving.lock().await;
-            self.store.forget_waiting(id).await?;
+            self.store.forget_waiting(id, Some(event)).await?;
         }
-        let Approval { action, actor: asker, .. } = approval;
-        self.note("withdraw", actor, &format!("{key} {action}, which {asker} asked for as {id}")).await;
+        info!(feature_flag.key = %key, by = %actor, action, id, "a change that waited is withdrawn");
+        self.written.send_modify(|count| *count += 1);
         self.look_who_waits().await?;
         Ok(())
     }
@@ -164,6 +177,29 @@ impl Rollouts {
         let waiting = self.store.waiting().await?;
         self.book().waiting = waiting;
         Ok(())
+    }
+}
+
+/// What people are told of a change that waits.
+fn notice(approval: &Approval) -> Notice {
+    let Approval { id, flag, generation, action, from_percentage, percentage, actor, reason, at, expires } = approval;
+    let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    Notice {
+        id: Uuid::now_v7().to_string(),
+        event: "approval".to_owned(),
+        at: at.clone(),
+        summary: format!(
+            "{actor} wants to {action} {flag}, {from_percentage} % → {percentage} %{why}; another operator says `tidegate approve \
+             {flag} {id}`, until {expires}"
+        ),
+        flag: Some(flag.clone()),
+        generation: Some(*generation),
+        by: Some(actor.clone()),
+        reason: reason.clone(),
+        old: None,
+        new: None,
+        rollback: None,
+        problems: Vec::new(),
     }
 }
 

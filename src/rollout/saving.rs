@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::clock;
 use crate::rollout::book::Book;
 use crate::rollout::{Rollouts, now_text};
-use crate::store::{Record, StoreError};
+use crate::store::{Note, Record, StoreError};
 use crate::telemetry::chain;
 
 /// How often the store is asked whether it still takes writes, and what could not be written is tried again.
@@ -98,7 +98,8 @@ impl Rollouts {
     /// Keeps an event that is about the gateway as a whole. If the store does not take it, the log alone has it.
     pub async fn note(&self, action: &str, actor: &str, reason: &str) {
         let _saving = self.saving.lock().await;
-        match self.store.note(&now_text(), action, actor, reason).await {
+        let event = Note { at: &now_text(), about: None, action, actor, reason };
+        match self.store.note(event).await {
             Ok(()) => self.written.send_modify(|count| *count += 1),
             Err(error) => warn!(action, actor, problem = chain(&error), "an event could not be kept"),
         }

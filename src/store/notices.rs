@@ -144,7 +144,7 @@ impl Store {
     }
 }
 
-async fn put(connection: &mut Connection, key: &str, at: i64, notice: &Notice) -> Result<(), sqlx::Error> {
+pub(crate) async fn put(connection: &mut Connection, key: &str, at: i64, notice: &Notice) -> Result<(), sqlx::Error> {
     let body = json(notice);
     let sql = "INSERT INTO notices (key, at, body) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING";
     connection.execute(sql, &[key.into(), at.into(), (&body).into()]).await?;

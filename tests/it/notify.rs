@@ -24,8 +24,8 @@ const SECRET: &str = "a secret of some length";
 const HANG: u16 = 0;
 
 /// A webhook that is scripted, and remembers what it was told.
-struct Hook {
-    address: String,
+pub(crate) struct Hook {
+    pub(crate) address: String,
     script: Arc<Script>,
     task: JoinHandle<()>,
 }
@@ -43,7 +43,7 @@ impl Drop for Hook {
 }
 
 impl Hook {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
@@ -60,7 +60,7 @@ impl Hook {
     }
 
     /// What was posted to `path` and answered well: headers and body.
-    fn told(&self, path: &str) -> Vec<(HeaderMap, Value)> {
+    pub(crate) fn told(&self, path: &str) -> Vec<(HeaderMap, Value)> {
         let told = self.script.told.lock();
         let of_path = told.iter().filter(|(to, ..)| to == path);
         of_path.map(|(_, headers, body)| (headers.clone(), serde_json::from_str(body).unwrap())).collect()
@@ -86,7 +86,7 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> StatusCo
 }
 
 /// A signed channel to `/t` of the hook at `address`.
-fn channel(address: &str) -> String {
+pub(crate) fn channel(address: &str) -> String {
     format!("[notify.ops]\nurl = \"http://{address}/t\"\nsecret = \"{SECRET}\"\n")
 }
 

@@ -4,6 +4,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::harness::{FLAG, Gateway, Site, eventually, problem, stderr, stdout};
+use crate::notify::{Hook, channel};
 use crate::store::{Kind, Place};
 
 const RULE: &str = "[admin]\ntoken_file = \"tokens.toml\"\nsecond_operator = { promote = true, above = \"25%\" }\n";
@@ -71,10 +72,16 @@ async fn what_gives_many_users_to_the_canary_takes_another_operator(kind: Kind) 
     assert_eq!((&approved["flag"]["percentage"], &approved["flag"]["approvals"]), (&json!(50.0), &json!([])));
     problem(ask(&gateway, &bob, Method::POST, &path, json!({})).await, 404, "no-approval").await;
 
-    let events: Value = ask(&gateway, &vera, Method::GET, "events?limit=2", json!({})).await.json().await.unwrap();
+    let events = format!("events?limit=2&flag={FLAG}");
+    let events: Value = ask(&gateway, &vera, Method::GET, &events, json!({})).await.json().await.unwrap();
     let [done, wanted] = [&events["events"][0], &events["events"][1]];
     assert_eq!((&done["actor"], &done["reason"]), (&json!("ann, approved by bob"), &json!("quiet; bob: I looked")));
-    assert_eq!((&wanted["action"], &wanted["actor"]), (&json!("ask"), &json!("ann")));
+    assert_eq!((&wanted["action"], &wanted["actor"], &wanted["generation"]), (&json!("ask"), &json!("ann"), &json!(2)));
+    let told = wanted["reason"].as_str().unwrap();
+    assert!(
+        told.starts_with("set, 25 % → 50 %, waits for a second operator as ") && told.ends_with(": quiet"),
+        "{told}"
+    );
 
     // What takes users away waits for nobody.
     let less = ask(&gateway, &ann, Method::PATCH, &one, json!({"percentage": 40})).await;
@@ -121,6 +128,8 @@ async fn what_waits_outlives_a_restart_and_ends_with_any_change(kind: Kind) {
     let listed: Value =
         ask(&gateway, &bob, Method::GET, &format!("approvals?flag={FLAG}"), json!({})).await.json().await.unwrap();
     assert_eq!(listed["approvals"], json!([]));
+    let whole = ask(&gateway, &bob, Method::GET, "events/verify", json!({})).await.json::<Value>().await.unwrap();
+    assert_eq!(whole["problems"], json!([]));
 }
 
 #[tokio::test]
@@ -165,7 +174,33 @@ async fn the_commands_and_the_dashboard_show_what_waits() {
     let told = stderr(&run(&ann, &["promote", FLAG]).await, 1);
     let id = told.trim().rsplit(' ').next().unwrap().trim_end_matches('`').to_owned();
     assert!(stdout(&run(&ann, &["withdraw", FLAG, &id]).await).contains("is withdrawn"));
+    let history = stdout(&run(&ann, &["history", FLAG]).await);
+    for told in [format!("waits for a second operator as {id}"), format!("promote, which ann asked for as {id}")] {
+        assert!(history.contains(&told), "{told}: {history}");
+    }
     stderr(&run(&bob, &["approve", FLAG, &id]).await, 1);
+}
+
+#[tokio::test]
+async fn webhooks_are_told_what_waits() {
+    let (hook, site) = (Hook::start().await, Site::builtin());
+    let [ann, ..] = guard(&site).await;
+    site.configure(&channel(&hook.address));
+    let gateway = site.start().await;
+    let open = async || {
+        let metrics = ask(&gateway, &ann, Method::GET, "../../metrics", json!({})).await.text().await.unwrap();
+        metrics.contains("tidegate_notifications_waiting{channel=\"ops\"} 0")
+    };
+    eventually("the channel is open", open).await;
+    let id = waits(&gateway, &ann, Method::POST, &format!("flags/{FLAG}/promote"), json!({"reason": "quiet"})).await;
+    eventually("it is told", || async { !hook.told("/t").is_empty() }).await;
+    let (_, body) = hook.told("/t").remove(0);
+    assert_eq!((&body["event"], &body["by"], &body["flag"]), (&json!("approval"), &json!("ann"), &json!(FLAG)));
+    let summary = body["summary"].as_str().unwrap();
+    let told = format!(
+        "ann wants to promote {FLAG}, 10 % → 100 %: quiet; another operator says `tidegate approve {FLAG} {id}`"
+    );
+    assert!(summary.starts_with(&told), "{summary}");
 }
 
 #[tokio::test]
