@@ -10,7 +10,8 @@ mod shadow;
 mod users;
 mod watch;
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -105,6 +106,16 @@ impl Loader {
     ///
     /// Every problem in every file, and the flags that a route names and no file defines.
     pub fn load(&mut self) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+        self.load_during(&BTreeSet::new())
+    }
+
+    /// Reads every flag file while somebody writes to the files of these names: of a list of users among them the one that was
+    /// read before is kept, since what is there may be half of the new one.
+    pub(crate) fn load_during(
+        &mut self,
+        being_written: &BTreeSet<OsString>,
+    ) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+        self.lists.hold(being_written);
         let (directory, expected) = (&self.directory, &self.expected);
         let mut definitions = Vec::new();
         let mut problems = Vec::new();

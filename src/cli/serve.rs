@@ -12,6 +12,7 @@ use crate::backend;
 use crate::cli::output::print;
 use crate::cli::{BackendArgs, LogArgs, ServeArgs, check};
 use crate::config::{Config, environment, notify_socket};
+use crate::flag::FlagKey;
 use crate::server::{Addresses, BadFlags, Place, ReadConfig, Start, StartError};
 use crate::{server, telemetry};
 
@@ -25,6 +26,7 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let _log = init_log(args.log)?;
     let path = args.config.config;
     let config = load(path.as_deref())?;
+    let flag = config.expectations().flags.into_iter().next();
     // What the process was given in its environment stays; the file may say something else by then.
     let read: ReadConfig = Arc::new(move || Config::load(path.as_deref(), &environment()));
     let bad_flags = if args.tolerate_bad_flags { BadFlags::Tolerate } else { BadFlags::Refuse };
@@ -33,7 +35,7 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
     successor.push(UPGRADE.into());
     let start = Start { bad_flags, place, successor, manager: notify_socket() };
     // Somebody who cannot read the greeting can still be served.
-    let announce = |addresses: &Addresses| drop(print(&greeting(addresses)));
+    let announce = |addresses: &Addresses| drop(print(&greeting(addresses, flag.as_ref())));
     match server::serve(config, start, read, announce) {
         Err(StartError::Flags(problems)) => {
             check::tell(&problems)?;
@@ -82,7 +84,8 @@ pub(crate) fn load(path: Option<&Path>) -> anyhow::Result<Config> {
     }
 }
 
-fn greeting(addresses: &Addresses) -> String {
+/// What was started where, and what to try: with `flag`, if a route names one.
+fn greeting(addresses: &Addresses, flag: Option<&FlagKey>) -> String {
     let program = env::args().next().unwrap_or_else(|| "tidegate".to_owned());
     let admin = format!("{}://{}", if addresses.admin_tls { "https" } else { "http" }, addresses.admin);
     let elsewhere = if admin == DEFAULT_ADMIN { String::new() } else { format!(" --admin {admin}") };
@@ -95,13 +98,17 @@ fn greeting(addresses: &Addresses) -> String {
     for (name, address) in &addresses.builtin {
         let _ = writeln!(text, "  {name:<7}  http://{address} (built in)");
     }
-    let _ = write!(
-        text,
-        "Try, from another terminal:\n  \
-         curl -si http://{http}/api/v1/parse-jd -H 'content-type: application/json' -H 'x-user-id: alice' \
-         -d '{{\"role\":\"backend engineer\",\"jobDescription\":\"Rust, PostgreSQL, async services\"}}'\n  \
-         {program} explain async-database --user alice{elsewhere}\n  \
-         {program} status --watch{elsewhere}"
-    );
+    text.push_str("Try, from another terminal:\n");
+    if !addresses.builtin.is_empty() {
+        let _ = writeln!(
+            text,
+            "  curl -si http://{http}/api/v1/parse-jd -H 'content-type: application/json' -H 'x-user-id: alice' \
+             -d '{{\"role\":\"backend engineer\",\"jobDescription\":\"Rust, PostgreSQL, async services\"}}'"
+        );
+    }
+    if let Some(flag) = flag {
+        let _ = writeln!(text, "  {program} explain {flag} --user alice{elsewhere}");
+    }
+    let _ = write!(text, "  {program} status --watch{elsewhere}");
     text
 }

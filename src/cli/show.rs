@@ -55,20 +55,20 @@ fn all_is_well(client: &Client, flag: Option<&FlagKey>) -> anyhow::Result<()> {
 }
 
 fn status_text(client: &Client, flag: Option<&FlagKey>, paint: Paint) -> anyhow::Result<String> {
-    let flags = match flag {
+    let (flags, version) = match flag {
         Some(key) => {
             let flag = client.flag(key)?;
             if client.json {
                 return Ok(serde_json::to_string_pretty(&flag)?);
             }
-            vec![flag]
+            (vec![flag], None)
         }
         None => {
             let list = client.flags()?;
             if client.json {
                 return Ok(serde_json::to_string_pretty(&list)?);
             }
-            list.flags
+            (list.flags, Some(list.flag_set_version))
         }
     };
     let problems = client.readiness()?.problems;
@@ -80,6 +80,8 @@ fn status_text(client: &Client, flag: Option<&FlagKey>, paint: Paint) -> anyhow:
     let fleet = client.instances()?;
     if fleet.instances.len() > 1 {
         parts.push(fleet_text(&fleet));
+    } else if let Some(version) = version {
+        parts.push(format!("flag files {version}"));
     }
     Ok(parts.join("\n\n"))
 }

@@ -13,7 +13,7 @@ use crate::flag::{
     SetVersion,
 };
 use crate::flag_file::ramp::ramp;
-use crate::flag_file::rules::{Drawing, rules};
+use crate::flag_file::rules::{Drawing, percent, rules};
 use crate::flag_file::shadow::shadow;
 use crate::flag_file::users::UserLists;
 use crate::flag_file::{Definition, Expectations, Lines};
@@ -121,7 +121,7 @@ fn arm(file: &mut Section<'_>, key: &'static str, example: &str, expected: &Expe
 }
 
 fn percentage(file: &mut Section<'_>) -> Option<Percentage> {
-    let Placed { value, place } = file.required("percentage", "0", number)?;
+    let Placed { value, place } = file.required("percentage", "0", percent)?;
     let percentage = Percentage::from_percent(value)
         .map_err(|error| file.problems().report(&place, format!("`percentage`: {error}, not {value}")));
     percentage.ok()
@@ -189,7 +189,7 @@ fn tolerance(mut section: Section<'_>) -> Option<Tolerance> {
 
 /// A rate as people write it: `"5%"`.
 fn rate(value: &Value) -> Result<Rate, String> {
-    let text = string(value)?;
+    let text = string(value).map_err(|error| format!("{error}; write a percentage like \"5%\""))?;
     let percent = text.strip_suffix('%').and_then(|percent| percent.trim().parse().ok());
     percent
         .and_then(Rate::from_percent)
@@ -198,21 +198,22 @@ fn rate(value: &Value) -> Result<Rate, String> {
 
 /// How much slower, as people write it: `"20%"`, and more than all is possible.
 fn latency_tolerance(value: &Value) -> Result<LatencyTolerance, String> {
-    let text = string(value)?;
+    let text = string(value).map_err(|error| format!("{error}; write a percentage like \"20%\""))?;
     let percent = text.strip_suffix('%').and_then(|percent| percent.trim().parse::<f64>().ok());
     percent
         .and_then(|percent| LatencyTolerance::new(percent / 100.0))
         .ok_or_else(|| format!("\"{text}\" is no tolerance; write a percentage from 0 to 10000 like \"20%\""))
 }
 
-/// A limit for latencies. Less than a millisecond is not told apart from the gateway's own time, and more than ten minutes
-/// is waited for by nobody.
+/// For how long a canary may be away. Less than a second is one health check that went wrong.
 fn max_unavailable(value: &Value) -> Result<Duration, String> {
     let limit = duration(value)?;
     let meaningful = (Duration::from_secs(1)..=Duration::from_hours(24)).contains(&limit);
     meaningful.then_some(limit).ok_or_else(|| "a canary may be away from \"1s\" to \"24h\"".to_owned())
 }
 
+/// A limit for latencies. Less than a millisecond is not told apart from the gateway's own time, and more than ten minutes
+/// is waited for by nobody.
 fn max_latency(value: &Value) -> Result<Duration, String> {
     let limit = duration(value)?;
     let meaningful = (Duration::from_millis(1)..=Duration::from_mins(10)).contains(&limit);
@@ -323,6 +324,15 @@ mod tests {
                 "flags/async-database.toml:8:16: `guard.min_requests`: -1 is out of range",
                 "flags/async-database.toml:9:19: `guard.failure`: \"200\" is no kind of failure; there are \"5xx\", \"4xx\", \
                  statuses like \"429\" or \"502-504\", \"connect\" and \"timeout\"",
+            ],
+        );
+        check(
+            &format!("{WHOLE}[guard]\nmax_error_rate = 0.05\nlatency_tolerance = 20\n"),
+            &[
+                "flags/async-database.toml:6:18: `guard.max_error_rate`: wants a string, not a float; write a percentage \
+                 like \"5%\"",
+                "flags/async-database.toml:7:21: `guard.latency_tolerance`: wants a string, not an integer; write a \
+                 percentage like \"20%\"",
             ],
         );
         check(

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::document::{Placed, Section, nearest, number, one_or_more, string, timestamp};
+use crate::document::{Placed, Section, Value, nearest, number, one_or_more, string, timestamp};
 use crate::flag::{Arm, Attribute, Bucketer, Condition, HashVersion, Moment, Percentage, Rule, Rules, Test};
 use crate::flag_file::rules::text::{direct, named};
 
@@ -92,10 +92,15 @@ fn client(section: &mut Section<'_>) -> Option<Condition> {
     (!networks.is_empty()).then(|| Condition { test: Test::Client(networks), line: place.line() })
 }
 
+/// A percentage is a number, where rates in a guard are texts.
+pub(crate) fn percent(value: &Value) -> Result<f64, String> {
+    number(value).map_err(|error| format!("{error}; write 10 for 10 %"))
+}
+
 fn percentage(section: &mut Section<'_>, drawing: Drawing<'_>) -> Option<Condition> {
     let percentage = section.optional("percentage", |value| {
-        let percent = number(value)?;
-        Percentage::from_percent(percent).map_err(|error| format!("{error}, not {percent}"))
+        let share = percent(value)?;
+        Percentage::from_percent(share).map_err(|error| format!("{error}, not {share}"))
     });
     let salt = section.optional("salt", string);
     if let (None, Some(salt)) = (&percentage, &salt) {
@@ -277,7 +282,8 @@ mod tests {
                     { header = \"x\" },\n  { path = \"api\", method = \"post\" },\n  { client = [\"10.0.0.0/33\"] },\n  \
                     { header = \"x\", cookie = \"y\", exists = true },\n  { percentage = 101 },\n  { salt = \"s\" },\n  \
                     { after = 2026-01-01, before = \"soon\" },\n  { any = [] },\n  {},\n  { host = \"a.test:80\" },\n  \
-                    { query = \"q\", prefix = \"\" },\n  { header = \"v\", semver = \"new\" },\n  { not = [] },\n]\n\
+                    { query = \"q\", prefix = \"\" },\n  { header = \"v\", semver = \"new\" },\n  { not = [] },\n  \
+                    { host = \"*.a.test\" },\n  { percentage = \"5%\" },\n]\n\
                     [[rules]]\nserve = \"stable\"\n";
         let found = read(text).unwrap_err();
         let expected = [
@@ -305,7 +311,9 @@ mod tests {
             "f.toml:17:28: `rules.when.semver`: \"new\": unexpected character 'n' while parsing major version number; \
              write a range like \">=2.3.0\" or \">=2.3, <3\"",
             "f.toml:18:11: `rules.when.not` is a table, not an array",
-            "f.toml:20:1: `rules.when` is missing; add `when = [{ path = \"/api/\" }]`",
+            "f.toml:19:12: \"*.a.test\" is no host: hosts that end alike are `host = { suffix = \".a.test\" }`",
+            "f.toml:20:18: `rules.when.percentage`: wants a number, not a string; write 10 for 10 %",
+            "f.toml:22:1: `rules.when` is missing; add `when = [{ path = \"/api/\" }]`",
         ];
         assert_eq!(found, expected);
     }

@@ -1,7 +1,8 @@
 //! The `[shadow]` of a flag file.
 
-use crate::document::{Placed, Section, Value, integer, number, placed_strings, size};
+use crate::document::{Placed, Section, Value, integer, placed_strings, size};
 use crate::flag::{JsonPath, JsonPathError, Percentage, Shadow};
+use crate::flag_file::rules::percent;
 
 /// Of so many copied requests in a hundred stable gets a copy too: one in five soon shows what changes by itself.
 const NOISE: f64 = 20.0;
@@ -91,8 +92,8 @@ pub(crate) fn shadow(mut section: Section<'_>) -> Option<Shadow> {
 }
 
 fn percentage(value: &Value) -> Result<Percentage, String> {
-    let percent = number(value)?;
-    Percentage::from_percent(percent).map_err(|error| format!("{error}, not {percent}"))
+    let share = percent(value)?;
+    Percentage::from_percent(share).map_err(|error| format!("{error}, not {share}"))
 }
 
 fn in_flight(value: &Value) -> Result<usize, String> {

@@ -1,6 +1,7 @@
 //! Lists of users beside the flag files, by the million.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -23,12 +24,19 @@ pub(crate) struct UserLists {
     lists: BTreeMap<PathBuf, Arc<KeyLines>>,
     /// Those that the reading under way has used.
     used: BTreeSet<PathBuf>,
+    /// The names of files that somebody is writing.
+    being_written: BTreeSet<OsString>,
     /// Those that were replaced. They are kept until nobody else has them, so that it is never a request that ends up
     /// giving back a hundred megabytes.
     retired: Vec<Arc<KeyLines>>,
 }
 
 impl UserLists {
+    /// Reads no file of these names until this is called again.
+    pub(crate) fn hold(&mut self, being_written: &BTreeSet<OsString>) {
+        self.being_written.clone_from(being_written);
+    }
+
     /// The list in the file that `users_file` names, beside `flag_file`.
     pub(crate) fn read(
         &mut self,
@@ -44,9 +52,15 @@ impl UserLists {
             return None;
         }
         let path = flag_file.with_file_name(name);
-        let known = self.lists.get(&path).filter(|known| holds(&path, known.text()).unwrap_or(false)).cloned();
-        let list = match known {
-            Some(known) => known,
+        let is_held = self.being_written.contains(name.as_os_str());
+        let is_same = |known: &&Arc<KeyLines>| is_held || holds(&path, known.text()).unwrap_or(false);
+        let list = match self.lists.get(&path).filter(is_same) {
+            Some(known) => Arc::clone(known),
+            None if is_held => {
+                let message = format!("`beta.users_file`: {} is still being written", path.display());
+                problems.report(&users_file.place, message);
+                return None;
+            }
             None => Arc::new(parse(&path, users_file, problems)?),
         };
         self.used.insert(path.clone());
@@ -152,5 +166,26 @@ mod tests {
         assert!(lists().unwrap_err().ends_with("two.txt: line 2 is not UTF-8"));
         fs::remove_file(directory.path().join("two.txt")).unwrap();
         assert!(lists().unwrap_err().contains("cannot read"));
+    }
+
+    #[test]
+    fn half_a_list_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        let text = "release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\npercentage = 0\n[beta]\nusers_file = ";
+        write("one.toml", &format!("{text}\"one.txt\"\n"));
+        write("one.txt", "alice\nbob\n");
+        let backends: Vec<BackendName> = vec!["sync".parse().unwrap(), "async".parse().unwrap()];
+        let mut loader = Loader::new(directory.path().to_owned(), Expectations { backends, flags: vec![] });
+        let written = BTreeSet::from([OsString::from("one.txt")]);
+        let mut list = |being_written: &BTreeSet<OsString>| {
+            let loaded = loader.load_during(being_written);
+            loaded.map(|flags| flags[0].flag.beta.contains("alice")).map_err(|problems| problems[0].to_string())
+        };
+        assert!(list(&written).unwrap_err().ends_with("one.txt is still being written"), "nothing is known of it");
+        assert_eq!(list(&BTreeSet::new()), Ok(true));
+        write("one.txt", "car");
+        assert_eq!(list(&written), Ok(true), "the one before is kept");
+        assert_eq!(list(&BTreeSet::new()), Ok(false));
     }
 }

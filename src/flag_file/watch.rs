@@ -3,10 +3,11 @@
 //! Events are only a hint to look sooner. Whatever they miss (a directory replaced as a whole, a file system without
 //! events) the rescan finds by the files' metadata.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::fs;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -33,6 +34,9 @@ const QUIET: Duration = Duration::from_millis(30);
 
 /// However long somebody keeps writing a file, it is read after this time.
 const MAX_WAIT: Duration = Duration::from_millis(500);
+
+/// A list of users is not read while somebody is writing it, which may take long, unless nothing more came for this time.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// However many write one after the other, the directory is read after this time.
 const MAX_BUSY: Duration = Duration::from_secs(5);
@@ -61,6 +65,7 @@ pub async fn watch<F: Future<Output = ()>>(
     changed.happened.notify_one();
     let mut seen = Signature::of(&directory);
     let mut spoilt = 0;
+    let mut held = BTreeSet::new();
     let mut watcher = Events::new(&directory, &changed);
     let mut rescan = interval(RESCAN);
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,7 +80,8 @@ pub async fn watch<F: Future<Output = ()>>(
         }
         let signature = Signature::of(&directory);
         // A missed event shows in the metadata; an event may stand for a change that does not show there.
-        if !event && signature == seen && watcher.is_watching() {
+        let is_held = changed.unfinished().is_superset(&held);
+        if !event && signature == seen && watcher.is_watching() && is_held {
             lock(&loader).tidy();
             continue;
         }
@@ -90,7 +96,8 @@ pub async fn watch<F: Future<Output = ()>>(
             changed.settle().await;
         }
         seen = if event { signature } else { Signature::of(&directory) };
-        let mut loaded = load_off_thread(&loader).await;
+        held = changed.unfinished();
+        let mut loaded = load_off_thread(&loader, &held).await;
         if changed.is_being_written() && spoilt < MAX_SPOILT {
             // Begun while it was read. Its event is still to come round.
             spoilt += 1;
@@ -103,7 +110,8 @@ pub async fn watch<F: Future<Output = ()>>(
             let _ = timeout(SETTLE, changed.happened.notified()).await;
             changed.settle().await;
             seen = Signature::of(&directory);
-            loaded = load_off_thread(&loader).await;
+            held = changed.unfinished();
+            loaded = load_off_thread(&loader, &held).await;
         }
         debug!(event, loaded = loaded.is_ok(), watched = watcher.is_watching(), "read the flag files");
         apply(loaded).await;
@@ -115,9 +123,16 @@ pub async fn watch<F: Future<Output = ()>>(
 struct Changes {
     happened: Notify,
     /// Files that somebody has begun to write and not closed yet: what they hold may be half of what is meant.
-    being_written: Mutex<HashMap<PathBuf, Instant>>,
+    being_written: Mutex<HashMap<PathBuf, Writing>>,
     /// Whether the directory that is watched is gone. Another one of its name may have the same identity.
     lost: AtomicBool,
+}
+
+/// When somebody began to write a file, and when more came last.
+#[derive(Debug, Clone, Copy)]
+struct Writing {
+    began: Instant,
+    last: Instant,
 }
 
 impl Changes {
@@ -127,8 +142,9 @@ impl Changes {
         let mut being_written = self.being_written.lock().unwrap_or_else(PoisonError::into_inner);
         match event.kind {
             EventKind::Modify(ModifyKind::Data(_)) => {
+                let now = clock::now();
                 for path in event.paths {
-                    being_written.entry(path).or_insert_with(clock::now);
+                    being_written.entry(path).or_insert(Writing { began: now, last: now }).last = now;
                 }
             }
             EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(ModifyKind::Name(_)) => {
@@ -162,23 +178,33 @@ impl Changes {
         let _ = timeout(MAX_BUSY - MAX_WAIT, unwritten).await;
     }
 
-    /// Whether somebody is writing a file. Whoever began long ago may have died and is not waited for.
+    /// Whether somebody is writing a file. Whoever began long ago is not waited for, so that other files are read.
     fn is_being_written(&self) -> bool {
         let now = clock::now();
+        let being_written = self.being_written.lock().unwrap_or_else(PoisonError::into_inner);
+        being_written.values().any(|writing| now.saturating_duration_since(writing.began) < MAX_WAIT)
+    }
+
+    /// The names of the files that somebody is writing, however long ago that began.
+    fn unfinished(&self) -> BTreeSet<OsString> {
+        let now = clock::now();
         let mut being_written = self.being_written.lock().unwrap_or_else(PoisonError::into_inner);
-        being_written.retain(|_, since| now.saturating_duration_since(*since) < MAX_WAIT);
-        !being_written.is_empty()
+        being_written.retain(|_, writing| now.saturating_duration_since(writing.last) < MAX_PAUSE);
+        being_written.keys().filter_map(|path| path.file_name()).map(OsString::from).collect()
     }
 }
 
-async fn load_off_thread(loader: &Arc<Mutex<Loader>>) -> Result<Vec<Definition>, Vec<Diagnostic>> {
-    let shared = Arc::clone(loader);
+async fn load_off_thread(
+    loader: &Arc<Mutex<Loader>>,
+    being_written: &BTreeSet<OsString>,
+) -> Result<Vec<Definition>, Vec<Diagnostic>> {
+    let (shared, being_written) = (Arc::clone(loader), being_written.clone());
     let (tell, told) = oneshot::channel();
     let reading = thread::Builder::new().name("flag-files".to_owned()).spawn(move || {
         // Millions of users keep a processor busy for seconds; requests go first. If the system does not let us, they share.
         let _ = setpriority_process(Some(gettid()), NICE);
         // Nobody waits for it any more if the gateway has stopped.
-        let _ = tell.send(lock(&shared).load());
+        let _ = tell.send(lock(&shared).load_during(&being_written));
     });
     let failed = |error: &dyn std::fmt::Display| {
         let message = format!("reading failed: {error}");
@@ -204,7 +230,9 @@ struct Events {
 
 impl Events {
     fn new(directory: &Path, changes: &Arc<Changes>) -> Self {
-        let (changes, watched) = (Arc::clone(changes), directory.to_owned());
+        // Events name files by their whole paths.
+        let watched = path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+        let changes = Arc::clone(changes);
         let notify = move |event| changes.note(&watched, event);
         let watcher = notify::recommended_watcher(notify).and_then(|mut watcher| {
             watcher.watch(directory, RecursiveMode::NonRecursive)?;
@@ -270,5 +298,28 @@ impl FileSignature {
             modified: metadata.modified().ok(),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_loss_of_a_directory_is_noticed_whatever_its_path_is_relative_to() {
+        let above = tempfile::tempdir().unwrap();
+        let up: PathBuf = std::env::current_dir().unwrap().ancestors().skip(1).map(|_| "..").collect();
+        let absolute = above.path().join("flags");
+        let relative = up.join(absolute.strip_prefix("/").unwrap());
+        for directory in [&absolute, &relative] {
+            fs::create_dir(directory).unwrap();
+            let changes = Arc::new(Changes::default());
+            let events = Events::new(directory, &changes);
+            assert!(events.is_watching());
+            fs::remove_dir(directory).unwrap();
+            while !changes.lost.load(Ordering::Relaxed) {
+                timeout(Duration::from_secs(60), changes.happened.notified()).await.expect("an event of it");
+            }
+        }
     }
 }

@@ -30,6 +30,8 @@ async fn the_first_steps_of_a_newcomer() {
     assert!(explained.starts_with("`alice` is served by async (canary): BETA\n"), "{explained}");
     let status = cli(&["status"]).await;
     assert!(status.starts_with("async-database  manual  canary at 10 %  release 1  generation 1"), "{status}");
+    let version = gateway.admin_json("/ready").await["flag_set_version"].as_str().unwrap().to_owned();
+    assert!(status.ends_with(&format!("\n\nflag files {version}\n")), "{status}");
     assert_eq!(cli(&["set", FLAG, "25"]).await, "async-database is manual, canary at 25 %, generation 2\n");
     assert!(cli(&["status", FLAG]).await.contains("drift: the file says 10 %, the rollout 25 %"));
     let rolled_back = cli(&["rollback", FLAG, "--reason", "trying it"]).await;

@@ -20,6 +20,9 @@ use crate::upstream::Upstream;
 /// How long the watcher waits for somebody who keeps writing a file.
 const WRITER_WAITED_FOR: Duration = Duration::from_millis(500);
 
+/// For how long nothing more may come of a list of users before it is read though it is not closed.
+const LIST_WAITED_FOR: Duration = Duration::from_secs(5);
+
 /// The variant of each of `users` users.
 async fn variants(gateway: &Gateway, users: usize) -> BTreeMap<String, String> {
     let mut variants = BTreeMap::new();
@@ -184,6 +187,45 @@ async fn a_file_that_is_being_written_is_not_read() {
         }
         eventually("it is switched off", || async { gateway.flag().await["phase"] == "disabled" }).await;
         if told == 5 {
+            return;
+        }
+    }
+    assert!(told > 0, "the machine was too busy in every round");
+}
+
+#[tokio::test]
+async fn a_list_of_users_is_followed_when_it_is_whole() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    let list = site.path().join("flags/list.txt");
+    site.write("flags/list.txt", "dave\n");
+    site.write("flags/async-database.toml", &format!("{}users_file = \"list.txt\"\n", flag_text(0.0)));
+    eventually("dave is on the list", || async { gateway.variant("dave").await == "async" }).await;
+    let mut told = 0;
+    for percentage in 1..20 {
+        let mut file = fs::File::create(&list).unwrap();
+        site.write(
+            "flags/async-database.toml",
+            &format!("{}users_file = \"list.txt\"\n", flag_text(percentage.into())),
+        );
+        let mut flag = gateway.flag().await;
+        let mut in_time = true;
+        // Whoever writes on is not waited for: what else is edited is put in force meanwhile, with the list of before.
+        while flag["percentage"] != f64::from(percentage) {
+            in_time &= file.metadata().unwrap().modified().unwrap().elapsed().unwrap() < LIST_WAITED_FOR / 2;
+            file.write_all(b"frank\n").unwrap();
+            flag = gateway.flag().await;
+        }
+        if in_time {
+            told += 1;
+            assert_eq!(flag["beta_users"], 3, "alice, bob and dave");
+            assert_eq!(gateway.variant("frank").await, "sync");
+        }
+        file.set_len(0).unwrap();
+        drop(file);
+        eventually("it is whole", || async { gateway.flag().await["beta_users"] == 2 }).await;
+        site.write("flags/list.txt", "dave\n");
+        eventually("dave is on it again", || async { gateway.flag().await["beta_users"] == 3 }).await;
+        if told == 2 {
             return;
         }
     }

@@ -91,6 +91,10 @@ fn refusal(error: &BuildError) -> String {
         innermost = source;
     }
     let text = innermost.to_string();
+    if text.contains("Unicode word boundaries") {
+        return "it asks where a word of any script ends, which takes too much; for words of ASCII write `(?-u:\\b)`"
+            .to_owned();
+    }
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
@@ -142,6 +146,7 @@ mod tests {
         let refused = |pattern: &str| pattern.parse::<Pattern>().unwrap_err().to_string();
         assert_eq!(refused("a(b"), "unclosed group");
         assert_eq!(refused(r"(a)\1"), "backreferences are not supported");
+        assert!(refused(r"\bbeta\b").ends_with(r"for words of ASCII write `(?-u:\b)`"));
         assert!(refused("(a|b)*a(a|b){20}").starts_with("it compiles to too much"));
         assert!(refused(&"a".repeat(1001)).starts_with("a pattern has at most 1000 bytes"));
     }

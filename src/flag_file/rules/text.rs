@@ -136,6 +136,11 @@ pub(crate) fn fitting(attribute: &Attribute, text: String) -> Result<Box<str>, S
         Attribute::Host if text.contains('/') || (text.contains(':') && !text.ends_with(']')) => {
             Err(format!("\"{text}\" is no host: write its name alone, without scheme, port and path"))
         }
+        Attribute::Host if text.contains('*') => {
+            let below = text.trim_start_matches('*');
+            let below = if below.contains('*') || below.is_empty() { ".example.com" } else { below };
+            Err(format!("\"{text}\" is no host: hosts that end alike are `host = {{ suffix = \"{below}\" }}`"))
+        }
         Attribute::Host => Ok(text.to_ascii_lowercase().into()),
         Attribute::Header(_) | Attribute::Cookie(_) | Attribute::Query(_) | Attribute::User => Ok(text.into()),
         Attribute::Path | Attribute::Method => Ok(text.into()),
