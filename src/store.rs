@@ -39,7 +39,7 @@ pub use crate::store::approvals::StoredApproval;
 pub use crate::store::counts::{ArmCounts, Counted};
 pub use crate::store::error::StoreError;
 pub use crate::store::events::Page;
-pub use crate::store::evidence::{Outgoing, Parcel, Told};
+pub use crate::store::evidence::{Outgoing, PARCELS_AT_A_TIME, Parcel, Told};
 pub use crate::store::fleet::Changes;
 pub use crate::store::notes::Note;
 pub use crate::store::notices::{Onward, Standing};

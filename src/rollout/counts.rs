@@ -4,6 +4,7 @@ use crate::flag::Arm;
 use crate::outcome::{LATENCY_BUCKETS, LatencyHistogram, Tally};
 use crate::recorder::RecordedFlag;
 use crate::rollout::Rollouts;
+use crate::rollout::book::Book;
 use crate::store::{ArmCounts, Counted, StoreError};
 
 impl Rollouts {
@@ -66,6 +67,18 @@ pub(crate) fn of_all(entry: &RecordedFlag, arm: Arm, others: &[ArmCounts]) -> Ta
         sum.add(&tally(&counts.counted));
     }
     sum
+}
+
+/// The canary's requests on all gateways in the generation in force, and their failures: by what they told the judge, or what
+/// they counted. The first is newer, the second goes back further.
+pub(crate) fn of_canary(book: &Book, entry: &RecordedFlag) -> (u64, u64) {
+    let (requests, failures) = entry.attached.counts(Arm::Canary);
+    let live = book.live.get(&entry.flag.key);
+    let told = live.map(|live| live.on_trial.others(entry.rollout.generation)).unwrap_or_default();
+    let told = (requests.saturating_add(told.requests), failures.saturating_add(told.failures));
+    let counted = of_all(entry, Arm::Canary, &book.others);
+    let counted = (counted.successes.saturating_add(counted.failures), counted.failures);
+    if counted.0 > told.0 { counted } else { told }
 }
 
 /// How many gateways' requests these are, this one's and those of gateways that are gone included.

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::flag::{FlagKey, Generation, Phase};
 use crate::rollout::book::Live;
 use crate::rollout::{BY_JUDGE, Rollouts};
-use crate::store::{Outgoing, Parcel, StoreError, StoredTrial};
+use crate::store::{Outgoing, PARCELS_AT_A_TIME, Parcel, StoreError, StoredTrial};
 
 /// How often parcels are exchanged. It is fixed: when a parcel ends may not depend on what is in it.
 const EXCHANGE: Duration = Duration::from_millis(250);
@@ -52,10 +52,13 @@ impl Rollouts {
             }
         }
         for Wanted { flag, trial, joined } in wanted {
-            let kept = if joined { None } else { Some(self.store.trial(&flag).await?) };
-            let Some((since, through)) = self.join(&flag, &trial, kept) else { continue };
-            let parcels = self.store.parcels(&flag, &trial, since, through).await?;
-            self.fold(&flag, &trial, &parcels);
+            let mut kept = if joined { None } else { Some(self.store.trial(&flag).await?) };
+            while let Some((since, known)) = self.join(&flag, &trial, kept.take()) {
+                let parcels = self.store.parcels(&flag, &trial, since, known).await?;
+                if !self.fold(&flag, &trial, &parcels) {
+                    break;
+                }
+            }
         }
         Ok(())
     }
@@ -92,21 +95,27 @@ impl Rollouts {
         live.on_trial.position()
     }
 
-    fn fold(&self, flag: &FlagKey, trial: &str, parcels: &[Parcel]) {
+    /// Adds `parcels`, and judges by them unless there are more. Says whether there are.
+    fn fold(&self, flag: &FlagKey, trial: &str, parcels: &[Parcel]) -> bool {
         let mut book = self.book();
         let set = self.flags.load();
-        let (Some(entry), Some(live)) = (set.get(flag), book.live.get_mut(flag)) else { return };
+        let (Some(entry), Some(live)) = (set.get(flag), book.live.get_mut(flag)) else { return false };
         let same = |live: &&mut Live| live.on_trial.hash() == trial;
-        let Some(live) = Some(live).filter(same) else { return };
+        let Some(live) = Some(live).filter(same) else { return false };
         let generation = entry.rollout.generation.get();
         // What is ahead of the rollout as it is known here waits until that is here, too.
-        for parcel in parcels.iter().take_while(|parcel| parcel.generation <= generation) {
-            live.on_trial.fold(parcel);
+        let known: Vec<_> = parcels.iter().take_while(|parcel| parcel.generation <= generation).collect();
+        for parcel in &known {
+            live.on_trial.fold(parcel, &self.instance.id);
+        }
+        if known.len() == parcels.len() && parcels.len() >= PARCELS_AT_A_TIME as usize {
+            return true;
         }
         let worse = live.on_trial.conclude();
         let judged = entry.rollout.enabled && entry.rollout.phase != Phase::RolledBack;
         if let Some(cause) = worse.filter(|_| judged) {
             self.roll_back(&mut book, entry, cause.as_str(), BY_JUDGE, None);
         }
+        false
     }
 }

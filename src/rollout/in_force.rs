@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::api::Rollback;
-use crate::flag::{Arm, Rollout};
+use crate::flag::Rollout;
 use crate::recorder::RecordedFlag;
 use crate::rollout::book::Book;
-use crate::rollout::merge::larger;
+use crate::rollout::counts::of_canary;
 use crate::rollout::status::evidence;
 use crate::rollout::why::why;
 use crate::rollout::{ROLLBACK, Rollouts, now_text};
@@ -26,8 +26,7 @@ impl Rollouts {
     ) {
         let key = &entry.flag.key;
         let rollout = book.after_reserved(key, entry.rollout.roll_back());
-        let fleet = book.live.get(key).and_then(|live| live.on_trial.fleet_counts(entry.rollout.generation));
-        let (requests, failures) = larger(entry.attached.counts(Arm::Canary), fleet);
+        let (requests, failures) = of_canary(book, entry);
         let rollback = Rollback {
             at: now_text(),
             cause: cause.to_owned(),

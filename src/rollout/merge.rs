@@ -24,6 +24,9 @@ const KINDS: usize = LINES + 1;
 pub(crate) struct Merged {
     /// The last parcel that is in the trial.
     pub(crate) through: i64,
+    /// The last parcel of which it is known who was served, and how many. What is in a trial that another gateway kept, or this
+    /// one before it was started again, is read once more for that.
+    pub(crate) known: i64,
     /// Whether it was looked where the fleet stands: not before the first exchange, nor after being cut off.
     pub(crate) joined: bool,
     /// What was heard here and is not on its way.
@@ -33,8 +36,8 @@ pub(crate) struct Merged {
     /// The newest generation of which there are parcels in the trial, and the canary's share in it.
     newest: Option<(u64, f64)>,
     people: People,
-    /// All of the canary's requests in the newest generation, and their failures.
-    counts: Counts,
+    /// All of the canary's requests to other gateways in the newest generation, and their failures.
+    others: Counts,
     /// The trial as this gateway goes on with it while it is cut off from the others.
     pub(crate) alone: Option<Trial>,
 }
@@ -99,7 +102,7 @@ impl Merged {
             Some(parcel) => parcel,
             None => {
                 let told = Told { share, ..Told::default() };
-                self.pending.push_mut(Parcel { id: 0, number: 0, generation, at: 0, told })
+                self.pending.push_mut(Parcel { id: 0, number: 0, gateway: String::new(), generation, at: 0, told })
             }
         };
         add_heard(&mut parcel.told.counts, heard);
@@ -138,26 +141,30 @@ impl Merged {
         self.alone = Some(alone);
     }
 
-    /// Adds a parcel to `trial`.
-    pub(crate) fn fold(&mut self, trial: &mut Trial, parcel: &Parcel) {
-        self.through = parcel.id;
+    /// Adds a parcel to `trial`, unless it is in there; `own` is this gateway.
+    pub(crate) fn fold(&mut self, trial: &mut Trial, parcel: &Parcel, own: &str) {
+        let is_new = parcel.id > self.through;
+        self.through = self.through.max(parcel.id);
+        self.known = parcel.id;
         let (generation, share) = (parcel.generation, parcel.told.share);
         if self.newest.is_none_or(|(newest, _)| generation > newest) {
-            if self.newest.is_some_and(|(_, before)| before.to_bits() != share.to_bits()) {
+            if is_new && self.newest.is_some_and(|(_, before)| before.to_bits() != share.to_bits()) {
                 trial.ask_for_assurance();
             }
             self.newest = Some((generation, share));
-            self.counts = Counts::default();
+            self.others = Counts::default();
         }
         let heard = heard(&parcel.told);
-        if self.newest.is_some_and(|(newest, _)| newest == generation) {
+        if parcel.gateway != own && self.newest.is_some_and(|(newest, _)| newest == generation) {
             let failed =
                 heard.absolute.iter().filter(|(of, _)| *of == Absolute::Errors).map(|(_, counts)| counts.failures);
-            self.counts.requests = self.counts.requests.saturating_add(heard.traffic.requests);
-            self.counts.failures = self.counts.failures.saturating_add(failed.sum());
+            self.others.requests = self.others.requests.saturating_add(heard.traffic.requests);
+            self.others.failures = self.others.failures.saturating_add(failed.sum());
         }
         self.people.add(generation, &parcel.told.people);
-        feed(trial, Duration::from_secs(parcel.at.max(0).cast_unsigned()), &heard);
+        if is_new {
+            feed(trial, Duration::from_secs(parcel.at.max(0).cast_unsigned()), &heard);
+        }
     }
 
     /// Whether enough users were hit for what `check` found, of all that is known of the fleet's.
@@ -170,9 +177,9 @@ impl Merged {
         self.people.add(generation, &people(ledger));
     }
 
-    /// The canary's requests and failures on all gateways in `generation`, if anything is known of it.
-    pub(crate) fn counts(&self, generation: u64) -> Option<Counts> {
-        self.newest.filter(|(newest, _)| *newest == generation).map(|_| self.counts)
+    /// The canary's requests to other gateways in `generation`, and their failures, as far as they are known.
+    pub(crate) fn others(&self, generation: u64) -> Counts {
+        self.newest.filter(|(newest, _)| *newest == generation).map(|_| self.others).unwrap_or_default()
     }
 }
 
@@ -203,14 +210,6 @@ fn heard(told: &Told) -> Heard {
         Some((of, counts(row.canary)))
     });
     Heard { samples: samples.collect(), absolute: absolute.collect(), traffic: counts(*traffic) }
-}
-
-/// What this gateway has counted of the canary, or what is known of all gateways' if that is more.
-pub(crate) fn larger((requests, failures): (u64, u64), fleet: Option<Counts>) -> (u64, u64) {
-    match fleet {
-        Some(fleet) if fleet.requests > requests => (fleet.requests, fleet.failures),
-        _ => (requests, failures),
-    }
 }
 
 #[cfg(test)]

@@ -245,9 +245,9 @@ impl OnTrial {
         }
     }
 
-    /// From which generation on, and after which parcel, it goes on.
+    /// From which generation on, and after which parcel, it is to be read on.
     pub(crate) fn position(&self) -> Option<(Generation, i64)> {
-        self.merged.as_ref().map(|merged| (self.since, merged.through))
+        self.merged.as_ref().map(|merged| (self.since, merged.known))
     }
 
     /// Goes on by itself, if the other gateways cannot be reached.
@@ -257,10 +257,10 @@ impl OnTrial {
         }
     }
 
-    /// Adds a parcel of some gateway's.
-    pub(crate) fn fold(&mut self, parcel: &Parcel) {
+    /// Adds a parcel of some gateway's; `own` is this one.
+    pub(crate) fn fold(&mut self, parcel: &Parcel, own: &str) {
         let Some(merged) = &mut self.merged else { return };
-        merged.fold(&mut self.trial, parcel);
+        merged.fold(&mut self.trial, parcel, own);
         if let Ok(at) = Timestamp::from_second(parcel.at) {
             self.span.note(parcel.told.share, at);
         }
@@ -277,9 +277,9 @@ impl OnTrial {
         worse.filter(|check| merged.enough_users(*check))
     }
 
-    /// The canary's requests and failures on all gateways in `generation`, where the store is shared and anything is known.
-    pub(crate) fn fleet_counts(&self, generation: Generation) -> Option<Counts> {
-        self.merged.as_ref().and_then(|merged| merged.counts(generation.get()))
+    /// The canary's requests to other gateways in `generation`, and their failures, as far as they were told.
+    pub(crate) fn others(&self, generation: Generation) -> Counts {
+        self.merged.as_ref().map(|merged| merged.others(generation.get())).unwrap_or_default()
     }
 
     /// The evidence for the canary at this percentage, and what it must reach.

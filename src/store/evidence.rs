@@ -14,7 +14,7 @@ use crate::store::{Store, StoreError, json};
 const MAX_AGE: i64 = 600;
 
 /// How many parcels are read at a time.
-const PAGE: u32 = 500;
+pub const PARCELS_AT_A_TIME: u32 = 500;
 
 /// What one gateway heard of a canary on trial in a short time.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Parcel {
     pub id: i64,
     /// Its number among the gateway's.
     pub number: i64,
+    /// The gateway that heard it; nothing before it is in the store.
+    pub gateway: String,
     /// The rollout's generation.
     pub generation: u64,
     /// When it was stored, in seconds since 1970, by the store's clock.
@@ -83,7 +85,8 @@ impl Store {
         self.writer.write(work).await
     }
 
-    /// The parcels of a trial after the one of the number `after`, from the generation `since` on, in their order.
+    /// The parcels of a trial after the one of the number `after`, from the generation `since` on, in their order:
+    /// [`PARCELS_AT_A_TIME`] at most.
     ///
     /// # Errors
     ///
@@ -97,14 +100,15 @@ impl Store {
     ) -> Result<Vec<Parcel>, StoreError> {
         let sql = "SELECT * FROM evidence WHERE flag = $1 AND trial = $2 AND id > $3 AND generation >= $4 \
                    ORDER BY id LIMIT $5";
-        let since = since.get().cast_signed();
+        let (since, limit) = (since.get().cast_signed(), PARCELS_AT_A_TIME);
         let rows =
-            self.read(sql, &[flag.as_str().into(), trial.into(), after.into(), since.into(), PAGE.into()]).await?;
+            self.read(sql, &[flag.as_str().into(), trial.into(), after.into(), since.into(), limit.into()]).await?;
         let read = rows.iter().map(|row| {
             let told = serde_json::from_str(&row.get::<String>("told")?);
             Ok(Parcel {
                 id: row.get("id")?,
                 number: row.get("number")?,
+                gateway: row.get("gateway")?,
                 generation: row.get::<i64>("generation")?.cast_unsigned(),
                 at: row.get("at")?,
                 told: told.map_err(|_| StoreError::Damaged { flag: flag.to_string(), what: "evidence" })?,

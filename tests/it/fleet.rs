@@ -270,6 +270,31 @@ async fn evidence_is_judged_together_and_counted_once() {
 }
 
 #[tokio::test]
+async fn a_rollback_tells_of_all_requests_whoever_makes_it() {
+    let cluster = Cluster::start();
+    let mut fleet = Fleet::with_flag(2, &cluster.database().await, &patient_flag()).await;
+    fleet.backends[1].answer_with(500);
+    ask(&fleet.gateways[0], 0..40).await;
+    rests_on(&fleet.gateways, 40).await;
+    // It keeps the trial when it stops, and goes on from there; so far the other one heard nothing.
+    fleet.gateways[0].terminate().await;
+    assert_eq!(fleet.gateways.remove(0).ended().await, Some(0));
+    fleet.gateways.insert(0, fleet.sites[0].start().await);
+    ask(&fleet.gateways[0], 40..50).await;
+    rests_on(&fleet.gateways, 50).await;
+
+    // Those whom it tells nobody of count as well: it is cut off, and rolls back alone.
+    cluster.signal("STOP").await;
+    ask(&fleet.gateways[0], 50..70).await;
+    eventually("it is rolled back", || async { fleet.gateways[0].flag().await["phase"] == "rolled_back" }).await;
+    let told = async |gateway: &Gateway| gateway.flag().await["rollback"]["requests"].as_u64().unwrap();
+    assert!(told(&fleet.gateways[0]).await >= 60, "{}", fleet.gateways[0].flag().await);
+    cluster.signal("CONT").await;
+    fleet.agree("phase", &json!("rolled_back")).await;
+    assert!(told(&fleet.gateways[1]).await >= 60, "{}", fleet.gateways[1].flag().await);
+}
+
+#[tokio::test]
 async fn a_gateway_that_is_cut_off_judges_by_itself_and_joins_up() {
     let cluster = Cluster::start();
     let fleet = Fleet::with_flag(2, &cluster.database().await, &flag_text(100.0)).await;
