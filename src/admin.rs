@@ -8,6 +8,7 @@ mod door;
 mod entry;
 mod events;
 mod flags;
+mod load;
 mod metrics;
 mod once;
 mod openapi;
@@ -47,6 +48,7 @@ use crate::shadow::Shadows;
 use crate::telemetry::Lost;
 
 pub use crate::admin::door::{Door, Peer};
+pub use crate::admin::load::Load;
 pub use crate::admin::once::KEY_HEADER;
 pub use crate::admin::problem::UNDER_WAY;
 pub use crate::admin::rates::Rates;
@@ -83,6 +85,8 @@ pub struct AdminState {
     pub own_tls: Option<Arc<Tls>>,
     /// What counts that of requests which could not be told.
     pub lost: Lost,
+    /// What is under way.
+    pub load: Load,
     /// What became of notifications.
     pub deliveries: Arc<Deliveries>,
     /// Turns true when the gateway stops taking requests.
@@ -121,6 +125,7 @@ impl AdminState {
             tls: None,
             own_tls: None,
             lost: Lost::default(),
+            load: Load::default(),
             deliveries: Arc::default(),
             stopping,
             rates: Arc::default(),

@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::access::Access;
-use crate::admin::{AdminState, Asked, Door, Rates, Reloads, router};
+use crate::admin::{AdminState, Asked, Door, Load, Rates, Reloads, router};
 use crate::availability::Availability;
 use crate::clock;
 use crate::config::Config;
@@ -159,6 +159,19 @@ struct Handles {
     data: Handle,
     backends: Handle,
     copies: Handle,
+}
+
+impl Handles {
+    /// What is to be told of the work on them and on the control plane's, which is to ask.
+    fn load(&self, in_flight: &Arc<InFlight>, seats: &Arc<Seats>) -> Load {
+        let runtimes = [
+            ("data", self.data.metrics()),
+            ("control", Handle::current().metrics()),
+            ("backends", self.backends.metrics()),
+            ("copies", self.copies.metrics()),
+        ];
+        Load { in_flight: Arc::clone(in_flight), seats: Arc::clone(seats), runtimes: runtimes.into() }
+    }
 }
 
 async fn run(
@@ -312,6 +325,7 @@ async fn run(
     state.tls = tls;
     state.own_tls.clone_from(&own_tls);
     state.lost = lost;
+    state.load = handles.load(&in_flight, &seats);
     state.shadows = shadows;
     parts.spawn(state.clone().sample_until(control_stopping.clone()));
     let deliveries = Arc::clone(&state.deliveries);

@@ -16,7 +16,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::admin::AdminState;
+use crate::admin::{AdminState, Load};
 use crate::api::FlagStatus;
 use crate::availability::Condition;
 use crate::clock;
@@ -48,6 +48,7 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
         config_reloads: state.reloads.results(),
         counters: state.rollouts.counters(),
         problems: state.problems().len(),
+        load: state.load.clone(),
         lost_lines: state.lost.lines.as_ref().map(|lines| lines.dropped_lines() as u64),
         lost_spans: state.lost.spans.as_ref().map(Spans::lost),
         tls: state.tls.as_ref().map(|tls| tls.handshakes()),
@@ -63,6 +64,10 @@ pub(crate) async fn metrics(State(state): State<AdminState>) -> Response {
     }
 }
 
+fn gauge(count: usize) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
 /// Everything that is told, at one moment.
 #[derive(Debug)]
 struct Snapshot {
@@ -74,6 +79,7 @@ struct Snapshot {
     config_reloads: Vec<(&'static str, u64)>,
     counters: Counters,
     problems: usize,
+    load: Load,
     lost_lines: Option<u64>,
     lost_spans: Option<u64>,
     tls: Option<Handshakes>,
@@ -91,6 +97,7 @@ impl Collector for Snapshot {
         self.servers(&mut encoder)?;
         self.tls(&mut encoder)?;
         self.notifications(&mut encoder)?;
+        self.load(&mut encoder)?;
         self.gateway(&mut encoder)
     }
 }
@@ -258,6 +265,24 @@ impl Snapshot {
         Ok(())
     }
 
+    fn load(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Load { in_flight, seats, runtimes } = &self.load;
+        for (name, help, count) in [
+            ("tidegate_requests_in_flight", "Requests that are under way", in_flight.count()),
+            ("tidegate_client_connections", "Connections that clients have to the gateway", seats.taken()),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            gauge(count).encode(metric)?;
+        }
+
+        let help = "Tasks that have not ended, by what they are for";
+        let mut family = encoder.encode_descriptor("tidegate_tasks", help, None, MetricType::Gauge)?;
+        for (name, metrics) in runtimes {
+            gauge(metrics.num_alive_tasks()).encode(family.encode_family(&[("runtime", *name)])?)?;
+        }
+        Ok(())
+    }
+
     fn gateway(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Readings of the flag files that changed the set in force or were rejected";
         let mut family = encoder.encode_descriptor("tidegate_flag_reloads", help, None, MetricType::Counter)?;
@@ -282,7 +307,7 @@ impl Snapshot {
 
         let help = "What an operator should look at: /ready names it";
         let metric = encoder.encode_descriptor("tidegate_problems", help, None, MetricType::Gauge)?;
-        ConstGauge::new(i64::try_from(self.problems).unwrap_or(i64::MAX)).encode(metric)?;
+        gauge(self.problems).encode(metric)?;
 
         for (name, help, lost) in [
             ("tidegate_access_log_lost", "Lines of the access log that were lost: too many waited", self.lost_lines),

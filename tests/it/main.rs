@@ -34,6 +34,7 @@ mod harness;
 mod identity;
 mod latency;
 mod layering;
+mod leaks;
 mod limits;
 mod manners;
 mod notify;
