@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpStream, UnixDatagram, UnixStream};
+use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -291,6 +293,33 @@ async fn a_change_in_between_is_made_or_refused_and_never_lost() {
     let events = gateway.admin_json(&format!("/api/v1/events?flag={FLAG}")).await;
     let set: Vec<_> = events["events"].as_array().unwrap().iter().filter(|event| event["action"] == "set").collect();
     assert_eq!(set.len(), 2, "{events}");
+}
+
+/// Asks to take over, is given the store, says what means nothing and stays.
+const CONFUSED: &str = r#"
+use IO::Socket::UNIX;
+my $line = IO::Socket::UNIX->new(Peer => "handover.sock") or die "no gateway: $!";
+for my $said ("takeover 1", "prepared") { print $line "$said\n"; $line->flush; <$line>; }
+print $line "steady\n";
+$line->flush;
+sleep 3600;
+"#;
+
+#[tokio::test]
+async fn one_that_goes_wrong_with_the_store_in_hand_is_ended_and_the_old_one_goes_on() {
+    let (_stable, _canary, site, gateway) = pair().await;
+    assert_eq!(gateway.set(31.0).await.status(), 200);
+    let mut command = Command::new("perl");
+    command.args(["-e", CONFUSED]).current_dir(site.path()).kill_on_drop(true);
+    let mut confused = command.spawn().unwrap();
+    let ended = timeout(DEADLINE, confused.wait()).await.unwrap().unwrap();
+    assert_eq!(ended.signal(), Some(9), "it might write at any moment");
+    eventually("it can be changed again", || async { gateway.set(32.0).await.status() == 200 }).await;
+    goes_on(&gateway, 33.0).await;
+    assert!(site.log().contains("the process that was to take over does not; it is ended"), "{}", site.log());
+    let second = upgrade(&site, &gateway).await;
+    goes_on(&second, 34.0).await;
+    assert_eq!(second.admin_json("/api/v1/events/verify").await["problems"], json!([]));
 }
 
 /// A process that was not started here. It ends with the test.
