@@ -81,9 +81,14 @@ impl Driven {
     }
 
     async fn type_into(&self, selector: &str, text: &str) {
-        let field = self.browser.find(Locator::Css(selector)).await.unwrap();
-        field.clear().await.unwrap();
-        field.send_keys(text).await.unwrap();
+        // The page may be drawn anew in between.
+        eventually(&format!("{selector} can be typed into"), || async {
+            match self.browser.find(Locator::Css(selector)).await {
+                Ok(field) => field.clear().await.is_ok() && field.send_keys(text).await.is_ok(),
+                Err(_) => false,
+            }
+        })
+        .await;
     }
 
     async fn sees(&self, selector: &str, text: &str) {

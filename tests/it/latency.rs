@@ -1,6 +1,7 @@
 //! A canary that is too slow is taken out, and one that is as slow as stable is not.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -27,6 +28,13 @@ async fn row(gateway: &Gateway, check: &str) -> Value {
     rows.iter().find(|row| row["check"] == check).cloned().unwrap_or_default()
 }
 
+/// So many milliseconds that no answer is taken for one that took so much longer, however slow this machine is: `least`, or
+/// five times what stable's slow answers took.
+async fn much_longer(gateway: &Gateway, least: u64) -> u64 {
+    let slow = gateway.flag().await["arms"]["stable"]["p99_ms"].as_f64().unwrap();
+    u64::try_from(Duration::from_secs_f64(slow * 5.0 / 1000.0).as_millis()).unwrap().max(least)
+}
+
 /// Has users ask until the judge has heard of `requests` of them.
 async fn ask_until_compared(gateway: &Gateway, requests: u64) {
     let mut round = 0;
@@ -49,7 +57,7 @@ async fn a_canary_slower_than_stable_goes() {
     ask_until_compared(&gateway, 40).await;
     let flag = gateway.flag().await;
     assert_eq!(flag["phase"], "manual", "{flag}");
-    canary.answer_after(400);
+    canary.answer_after(much_longer(&gateway, 400).await);
     let mut round = 1000;
     eventually("it is rolled back", || {
         round += 1;
@@ -71,8 +79,9 @@ async fn what_slows_both_down_is_nobodys_fault() {
     guard(&gateway, &site, 50.0, "false_rollback = 1e-6").await;
     ask_until_compared(&gateway, 30).await;
     let before = row(&gateway, "latency_p50").await["requests"].as_u64().unwrap();
-    stable.answer_after(150);
-    canary.answer_after(150);
+    let longer = much_longer(&gateway, 150).await;
+    stable.answer_after(longer);
+    canary.answer_after(longer);
     ask_until_compared(&gateway, before + 100).await;
     let rows = row(&gateway, "latency_p50").await;
     assert!(rows["failures"].as_u64() >= Some(60), "{rows}");

@@ -138,10 +138,10 @@ async fn routes_go_by_host_and_longest_path() {
     assert_eq!((stable.requests(), canary.requests()), (1, 2));
 }
 
-/// What a client gets of a canary at `address`, and what is charged for it: failures and uncounted requests.
-async fn exchange(address: &str, kind: &str, status: u16) -> (f64, f64) {
+/// What a client gets of a canary at `address` that has `read` to answer, and what is charged for it: failures and uncounted requests.
+async fn exchange(address: &str, read: &str, kind: &str, status: u16) -> (f64, f64) {
     let stable = Upstream::start().await;
-    let site = Site::with_impatience(stable.address(), address, "1s").without_rescue();
+    let site = Site::with_impatience(stable.address(), address, read).without_rescue();
     let gateway = site.start().await;
     let response = gateway.get("/api/v1/x", "alice").send().await.unwrap();
     let id = header(response.headers(), "x-request-id").unwrap().to_owned();
@@ -155,14 +155,14 @@ async fn exchange(address: &str, kind: &str, status: u16) -> (f64, f64) {
 #[tokio::test]
 async fn a_backend_that_fails_is_told_as_such_and_charged_once() {
     let (address, _bound) = nobody();
-    assert_eq!(exchange(&address, "upstream-connect", 502).await, (1.0, 0.0));
+    assert_eq!(exchange(&address, "30s", "upstream-connect", 502).await, (1.0, 0.0));
     let silent = RawUpstream::start(None).await;
-    assert_eq!(exchange(silent.address(), "upstream-timeout", 504).await, (1.0, 0.0));
+    assert_eq!(exchange(silent.address(), "300ms", "upstream-timeout", 504).await, (1.0, 0.0));
     let garbage = RawUpstream::start(Some(b"what?\r\n\r\n")).await;
-    assert_eq!(exchange(garbage.address(), "upstream-broken", 502).await, (1.0, 0.0));
+    assert_eq!(exchange(garbage.address(), "30s", "upstream-broken", 502).await, (1.0, 0.0));
     let closing = RawUpstream::start(Some(b"")).await;
-    assert_eq!(exchange(closing.address(), "upstream-broken", 502).await, (1.0, 0.0));
-    assert_eq!(exchange("unix:/nonexistent/app.sock", "upstream-connect", 502).await, (1.0, 0.0));
+    assert_eq!(exchange(closing.address(), "30s", "upstream-broken", 502).await, (1.0, 0.0));
+    assert_eq!(exchange("unix:/nonexistent/app.sock", "30s", "upstream-connect", 502).await, (1.0, 0.0));
 }
 
 #[tokio::test]

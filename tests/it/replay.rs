@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{FLAG, Gateway, Site, eventually, flag_text, pair, stderr, stdout};
+use crate::harness::{FLAG, Gateway, Site, eventually, flag_text, stderr, stdout};
+use crate::upstream::Upstream;
 
 async fn replay(gateway: &Gateway, site: &Site, more: &[&str]) -> Value {
     let arguments = [&["simulate", "--replay", FLAG, "--json"], more].concat();
@@ -12,7 +13,11 @@ async fn replay(gateway: &Gateway, site: &Site, more: &[&str]) -> Value {
 
 #[tokio::test]
 async fn a_rollback_is_replayed_under_its_guard_and_under_another() {
-    let (_stable, canary, site, gateway) = pair().await;
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address());
+    // The evidence is beyond doubt by then, whether it is gathered by the tick or by the second.
+    site.write("flags/async-database.toml", &format!("{}[guard]\nmin_requests = 80\n", flag_text(10.0)));
+    let gateway = site.start().await;
     let told = stderr(&gateway.cli(&site, &["simulate", "--replay", FLAG]).await, 1);
     assert!(told.contains("nothing is recorded of async-database"), "{told}");
 
@@ -29,9 +34,15 @@ async fn a_rollback_is_replayed_under_its_guard_and_under_another() {
     while !rolled_back().await {
         ask(10).await;
     }
-    let cause = gateway.flag().await["rollback"]["cause"].clone();
+    let rollback = gateway.flag().await["rollback"].clone();
 
-    eventually("it is recorded", || async { replay(&gateway, &site, &[]).await["rolled_back"] == cause }).await;
+    // The seconds are kept later than the rollback, and its own last of all.
+    eventually("all of it is recorded", || async {
+        let replayed = replay(&gateway, &site, &[]).await;
+        replayed["rolled_back"] == rollback["cause"]
+            && replayed["canary_requests"].as_u64() >= rollback["requests"].as_u64()
+    })
+    .await;
     let replayed = replay(&gateway, &site, &[]).await;
     let [requests, failures] = ["canary_requests", "failures"].map(|key| replayed[key].as_u64().unwrap());
     assert!(requests > 30 && failures < requests, "{replayed}");

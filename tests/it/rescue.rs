@@ -2,8 +2,16 @@
 
 use reqwest::{Method, Response};
 
-use crate::harness::{Gateway, Site, eventually, header, pair, problem};
+use crate::harness::{Gateway, Site, eventually, header, problem};
 use crate::upstream::{RawUpstream, Upstream, nobody};
+
+/// Two upstreams, of which the canary may fail as it likes, and a gateway in front of them.
+async fn pair() -> (Upstream, Upstream, Site, Gateway) {
+    let (stable, canary) = (Upstream::start().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), canary.address()).without_judge();
+    let gateway = site.start().await;
+    (stable, canary, site, gateway)
+}
 
 /// A request as alice, who is on the canary.
 async fn ask(gateway: &Gateway, method: Method, key: Option<&str>, body: Vec<u8>) -> Response {
@@ -73,7 +81,7 @@ async fn a_body_that_is_not_kept_is_not_sent_again() {
 async fn nobody_at_the_canarys_address_is_no_users_trouble() {
     let stable = Upstream::start().await;
     let (address, _socket) = nobody();
-    let site = Site::with_servers(stable.address(), &address);
+    let site = Site::with_servers(stable.address(), &address).without_judge();
     let gateway = site.start().await;
     served_by(&ask(&gateway, Method::GET, None, Vec::new()).await, "sync", 200);
     // It was never sent, so it is not repeated.
@@ -87,7 +95,7 @@ async fn nobody_at_the_canarys_address_is_no_users_trouble() {
 #[tokio::test]
 async fn a_canary_that_never_answers_is_given_up() {
     let (stable, canary) = (Upstream::start().await, RawUpstream::start(None).await);
-    let site = Site::with_impatience(stable.address(), canary.address(), "200ms");
+    let site = Site::with_impatience(stable.address(), canary.address(), "200ms").without_judge();
     let gateway = site.start().await;
     served_by(&ask(&gateway, Method::GET, None, Vec::new()).await, "sync", 200);
     problem(ask(&gateway, Method::POST, None, b"x".to_vec()).await, 504, "upstream-timeout").await;
@@ -109,7 +117,7 @@ async fn if_stable_fails_it_too_the_user_sees_what_stable_said() {
 #[tokio::test]
 async fn what_stable_bears_is_bounded() {
     let (stable, canary) = (Upstream::start().await, Upstream::start().await);
-    let site = Site::with_servers(stable.address(), canary.address());
+    let site = Site::with_servers(stable.address(), canary.address()).without_judge();
     site.configure(
         "[backends.sync.rescue_budget]\nshare = \"50%\"\nfloor = 0\n[[routes]]\npath = \"/api/v1/\"\n\
          flag = \"async-database\"\n",
@@ -127,7 +135,7 @@ async fn what_stable_bears_is_bounded() {
 #[tokio::test]
 async fn backends_and_routes_can_do_without() {
     let (stable, canary) = (Upstream::start().await, Upstream::start().await);
-    let site = Site::with_servers(stable.address(), canary.address()).without_rescue();
+    let site = Site::with_servers(stable.address(), canary.address()).without_judge().without_rescue();
     site.configure(
         "[[routes]]\npath = \"/api/v1/\"\nflag = \"async-database\"\n[[routes]]\n\
          path = \"/api/v1/rescued\"\nflag = \"async-database\"\nrescue = true\nretry_buffer = \"1KiB\"\n",

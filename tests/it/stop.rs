@@ -37,11 +37,12 @@ async fn a_stop_lets_requests_finish_and_takes_no_more() {
 async fn a_stop_closes_no_connection_under_a_request() {
     let (_stable, _canary, _site, mut gateway) = pair().await;
     let mut clients = JoinSet::new();
-    let sent = Arc::new(AtomicUsize::new(0));
+    let (sent, served) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     for _ in 0..16 {
-        let (address, sent) = (gateway.address().to_owned(), Arc::clone(&sent));
+        let (address, sent, served) = (gateway.address().to_owned(), Arc::clone(&sent), Arc::clone(&served));
         clients.spawn(async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
+            let mut is_first = true;
             loop {
                 stream.write_all(b"POST /api/v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await.unwrap();
                 let mut answer = [0; 2048];
@@ -49,13 +50,17 @@ async fn a_stop_closes_no_connection_under_a_request() {
                 let answer = String::from_utf8_lossy(&answer[..length]).to_ascii_lowercase();
                 assert!(answer.starts_with("http/1.1 200"), "{answer:?}");
                 sent.fetch_add(1, Ordering::SeqCst);
+                served.fetch_add(usize::from(std::mem::take(&mut is_first)), Ordering::SeqCst);
                 if answer.contains("connection: close") {
                     return;
                 }
             }
         });
     }
-    eventually("everyone is busy", || async { sent.load(Ordering::SeqCst) > 200 }).await;
+    eventually("everyone is busy", || async {
+        served.load(Ordering::SeqCst) == 16 && sent.load(Ordering::SeqCst) > 200
+    })
+    .await;
     gateway.terminate().await;
     clients.join_all().await;
     assert_eq!(gateway.ended().await, Some(0));

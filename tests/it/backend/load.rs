@@ -45,7 +45,7 @@ async fn an_exhausted_pool_answers_503_and_recovers() {
     for (kind, mode) in every() {
         let data = Data::new(kind).await;
         let pool =
-            PoolConfig { size: 1, max_overflow: 0, timeout: Duration::from_millis(100), ..PoolConfig::default() };
+            PoolConfig { size: 1, max_overflow: 0, timeout: Duration::from_millis(500), ..PoolConfig::default() };
         let running = Running::with_pool(mode, &data, pool).await;
         running.pool_until("/health", |pool| figure(pool, "checkedOut") == 0).await;
         let mut lock = data.connect().await;
