@@ -128,7 +128,7 @@ fn decision(criterion: &mut Criterion) {
         let ending = |outcome, duration| Ending { outcome, duration, met: Met::User, request_id: "a request" };
         let failure = Outcome::Failure(Failure::Status);
         if let Some(wait) = entry.attached.begin_wait(Arm::Canary, party(7)) {
-            entry.attached.end_wait(Arm::Canary, wait, Duration::from_micros(1200), Answer::Good);
+            entry.attached.end_wait(Arm::Canary, wait, Duration::from_micros(1200), Answer::Good, "request");
         }
         entry.attached.charge(Arm::Stable, party(7), ending(Outcome::Success, Duration::from_micros(1234)));
         entry.attached.charge(Arm::Canary, party(8), ending(failure, Duration::from_secs(3)));

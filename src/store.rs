@@ -43,7 +43,7 @@ pub use crate::store::evidence::{Outgoing, PARCELS_AT_A_TIME, Parcel, Told};
 pub use crate::store::fleet::Changes;
 pub use crate::store::notes::Note;
 pub use crate::store::notices::{Onward, Standing};
-pub use crate::store::record::{REASSERT, Record, StoredRollout, StoredTrial, state_of};
+pub use crate::store::record::{REASSERT, Record, Span, StoredRollout, StoredTrial, state_of};
 
 /// How long any call may take before the store counts as failed. Whoever asked for a change is waiting for the answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);

@@ -55,6 +55,15 @@ impl Rollback {
     pub fn is_unread(&self) -> bool {
         self.cause == STORE_UNREACHED
     }
+
+    /// What the canary did until then, in a few words.
+    #[must_use]
+    pub fn found(&self) -> String {
+        match self.why.as_ref().filter(|why| why.stream != "error_rate") {
+            Some(why) => format!("{} of {} canary requests were slow", why.canary.failures, why.canary.requests),
+            None => format!("{} of {} canary requests failed", self.failures, self.requests),
+        }
+    }
 }
 
 /// What the judge's verdict on a canary rests on.
@@ -83,14 +92,14 @@ pub struct Why {
     pub limit: f64,
     /// Check by check.
     pub checks: Vec<Evidence>,
-    /// The canary's shares, in percent, at which outcomes were gathered since the gateway started; those of each are compared
-    /// by themselves.
+    /// The canary's shares, in percent, at which outcomes were gathered; those of each are compared by themselves.
     pub shares: Vec<f64>,
-    /// When the first outcomes that were used came in since the gateway started, in RFC 3339.
+    /// When the first outcomes that were used came in, in RFC 3339.
     pub first: Option<String>,
     /// When the last did.
     pub last: Option<String>,
-    /// Ids of the canary's latest failed requests, at most 20.
+    /// Ids of the canary's latest failed requests, or of its slow ones where `stream` is about those, at most 20. A request without
+    /// an end has none yet. Of a shared store, those of this gateway.
     pub samples: Vec<String>,
     /// About how many more canary requests it takes to see the smallest regression that matters, while it is inconclusive
     /// and there is traffic to tell by.

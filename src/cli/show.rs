@@ -132,6 +132,7 @@ fn flag_text(flag: &FlagStatus, paint: Paint) -> String {
         if let (Some(requests), "inconclusive") = (canary_requests_to_go, verdict.as_str()) {
             let _ = write!(text, "; about {requests} more would tell");
         }
+        text.push_str(waits_for(evidence));
     }
     for line in servers(flag).into_iter().chain(rolled_back(flag)) {
         let _ = write!(text, "\n  {}", paint.text(Tone::Bad, &line));
@@ -149,6 +150,12 @@ fn flag_text(flag: &FlagStatus, paint: Paint) -> String {
         let _ = write!(text, "\n  {}", paint.text(Tone::Warning, &line));
     }
     text
+}
+
+/// Why evidence that is enough rolls nothing back, if it does not.
+pub(crate) fn waits_for(evidence: &Evidence) -> &'static str {
+    let waits = evidence.verdict == "inconclusive" && evidence.value >= evidence.limit;
+    if waits { "; it waits for `guard.min_requests`" } else { "" }
 }
 
 /// What a check counts.
@@ -185,7 +192,7 @@ pub(crate) fn waiting(flag: &FlagStatus) -> Vec<String> {
 /// What the latch is for, while it holds.
 pub(crate) fn rolled_back(flag: &FlagStatus) -> Option<String> {
     let rollback = flag.rollback.as_ref()?;
-    let Rollback { at, by, cause, failures, requests, reason, .. } = rollback;
+    let Rollback { at, by, cause, reason, .. } = rollback;
     if rollback.is_unread() {
         let reason = reason.as_deref().unwrap_or(cause);
         return Some(format!(
@@ -193,7 +200,7 @@ pub(crate) fn rolled_back(flag: &FlagStatus) -> Option<String> {
         ));
     }
     let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    Some(format!("rolled back at {at} by {by}: {cause}, {failures} of {requests} canary requests failed{reason}"))
+    Some(format!("rolled back at {at} by {by}: {cause}, {}{reason}", rollback.found()))
 }
 
 /// How the rollout differs from what the file says, if it does.
@@ -350,7 +357,8 @@ fn event_row(event: &Event) -> Vec<String> {
         None => new,
     };
     let judged = event.rollback.as_ref().filter(|rollback| rollback.reason.is_none()).map(|rollback| {
-        format!("{}: {} of {} canary requests failed", rollback.cause, rollback.failures, rollback.requests)
+        let (cause, found) = (&rollback.cause, rollback.found());
+        format!("{cause}: {found}")
     });
     let why = event.reason.clone().or(judged).unwrap_or_default();
     vec![event.at.clone(), event.actor.clone(), event.flag.clone(), event.action.clone(), change, why]

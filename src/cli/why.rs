@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::api::{Estimate, FlagStatus, Why};
+use crate::api::{Estimate, Evidence, FlagStatus, Why};
 use crate::cli::WhyArgs;
 use crate::cli::client::Client;
 use crate::cli::output::{print, print_json, share, table};
+use crate::cli::show::{bad, brief, waits_for};
 
 pub(crate) fn why(args: &WhyArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.admin)?;
@@ -29,31 +30,39 @@ fn text(flag: &FlagStatus, why: &Why) -> String {
         }
     }
     let _ = write!(text, "{}\n\n", why.summary);
-    let bad = if why.stream == "error_rate" { "failures" } else { "slow" };
-    let head = ["", "arm", "requests", bad, "rate", "at least", "at most"].map(str::to_owned).to_vec();
+    let counted = if why.stream == "error_rate" { "failures" } else { "slow" };
+    let head = ["", "arm", "requests", counted, "rate", "at least", "at most"].map(str::to_owned).to_vec();
     text.push_str(&table(&[head, row("stable", &why.stable), row("canary", &why.canary)], 2));
     let points = |difference: f64| format!("{:+.2}", difference * 100.0);
-    let _ = write!(
-        text,
-        "\n  the canary's rate is {} to {} points above stable's; intervals hold at every moment, with {:.0} %",
-        points(why.difference.low),
-        points(why.difference.high),
-        why.confidence * 100.0
-    );
-    let _ = write!(text, "\n  evidence against the canary: {:.4} of the {:.0} that roll back", why.evidence, why.limit);
-    for check in &why.checks {
-        let _ = write!(
-            text,
-            "\n    {}: {}, {:.4} of {:.0}, on {} in {} requests",
-            check.check, check.verdict, check.value, check.limit, check.failures, check.requests
-        );
+    if why.stable.requests > 0 && why.canary.requests > 0 {
+        let (low, high) = (points(why.difference.low), points(why.difference.high));
+        let _ = write!(text, "\n  the canary's rate is {low} to {high} points above stable's");
+    }
+    let _ = write!(text, "\n  intervals hold at every moment, with {:.0} %", why.confidence * 100.0);
+    let evidence = brief(why.evidence);
+    let _ = write!(text, "\n  evidence against the canary: {evidence} of the {:.0} that roll back", why.limit);
+    for evidence in &why.checks {
+        let Evidence { check, verdict, value, limit, failures, requests, .. } = evidence;
+        let _ = match check.as_str() {
+            "harm_budget" => {
+                write!(text, "\n    {check}: {verdict}, {failures} of the {limit} failures that users may meet")
+            }
+            _ => write!(
+                text,
+                "\n    {check}: {verdict}, {} of {limit:.0}, on {failures} {} in {requests} requests{}",
+                brief(*value),
+                bad(check),
+                waits_for(evidence)
+            ),
+        };
     }
     if let (Some(first), Some(last)) = (&why.first, &why.last) {
         let shares: Vec<_> = why.shares.iter().map(|share| format!("{share} %")).collect();
         let _ = write!(text, "\n  outcomes from {first} to {last}, with the canary at {}", shares.join(", "));
     }
     if !why.samples.is_empty() {
-        let _ = write!(text, "\n  failed requests to look up: {}", why.samples.join(" "));
+        let what = if why.stream == "error_rate" { "failed" } else { "slow" };
+        let _ = write!(text, "\n  {what} requests to look up: {}", why.samples.join(" "));
     }
     text
 }

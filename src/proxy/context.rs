@@ -265,7 +265,7 @@ impl Context {
     pub(crate) fn end_wait(&mut self, answer: Answer, now: Instant) {
         let (Some(decision), Some((wait, since))) = (&self.decision, self.wait.take()) else { return };
         let elapsed = now.saturating_duration_since(since);
-        decision.entry.attached.end_wait(decision.evaluation.arm, wait, elapsed, answer);
+        decision.entry.attached.end_wait(decision.evaluation.arm, wait, elapsed, answer, self.request_id_text());
     }
 
     /// Has stable serve what the canary failed, from the beginning.

@@ -54,6 +54,8 @@ pub struct Ledger {
     units: Units,
     /// The canary's latest failures.
     samples: Samples,
+    /// Its latest slow answers.
+    slow: Samples,
     failures: FailureClasses,
     waits: Waits,
     /// The recorder's own count.
@@ -69,6 +71,7 @@ impl Ledger {
             canary: Account::new(&flag.canary, shards),
             units: Units::default(),
             samples: Samples::default(),
+            slow: Samples::default(),
             failures,
             waits: Waits::new(shards),
             long_keys,
@@ -106,9 +109,12 @@ impl Ledger {
         self.waits.begin(arm, party, self.own_shard())
     }
 
-    /// Notes that it waits no more, after `elapsed`. Takes no lock and allocates nothing.
-    pub fn end_wait(&self, arm: Arm, wait: Wait, elapsed: Duration, answer: Answer) {
-        self.waits.end(arm, wait, elapsed, answer, self.own_shard());
+    /// Notes that it waits no more, after `elapsed`; `request_id` is what logs call it. Takes no lock and allocates nothing.
+    pub fn end_wait(&self, arm: Arm, wait: Wait, elapsed: Duration, answer: Answer, request_id: &str) {
+        let is_slow = self.waits.end(arm, wait, elapsed, answer, self.own_shard());
+        if is_slow && arm == Arm::Canary {
+            self.slow.note(request_id);
+        }
     }
 
     /// Begins another cohort of waits, with these lines, and gives its number. The one of [`COHORTS`] before gives up its
@@ -156,6 +162,13 @@ impl Ledger {
     #[must_use]
     pub fn samples(&self) -> Vec<String> {
         self.samples.ids()
+    }
+
+    /// The ids of its latest requests that waited longer than the line of stable's 90th percentile or of `max_latency`, at most
+    /// [`MAX_SAMPLES`], oldest first.
+    #[must_use]
+    pub fn slow_samples(&self) -> Vec<String> {
+        self.slow.ids()
     }
 
     /// The canary's failures that users met: all but those that stable served in its place. Only ever grows.

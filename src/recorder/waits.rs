@@ -182,8 +182,9 @@ impl Waits {
         Some(Wait { cohort, party })
     }
 
-    /// Notes that a wait is over, after `elapsed`.
-    pub(crate) fn end(&self, arm: Arm, wait: Wait, elapsed: Duration, answer: Answer, shard: usize) {
+    /// Notes that a wait is over, after `elapsed`, and says whether it was a slow one: beyond the line of more than stable's
+    /// median, which many a request of a good canary crosses.
+    pub(crate) fn end(&self, arm: Arm, wait: Wait, elapsed: Duration, answer: Answer, shard: usize) -> bool {
         let bucket = latency_bucket(elapsed);
         let Wait { cohort: number, party } = wait;
         if let Some(unit) = party.unit {
@@ -193,7 +194,8 @@ impl Waits {
             let cell = self.answers.get(shard).and_then(|answers| answers.get(bucket));
             cell.map(|cell| cell.fetch_add(1, Ordering::Relaxed));
         }
-        let Some(cohort) = self.cohort(number) else { return };
+        let Some(cohort) = self.cohort(number) else { return false };
+        let mut is_slow = false;
         // A cohort that has given its place away was counted, with this one among the slow. A thread that is held up between
         // this look and the addition below, for longer than a cohort is kept, would add to another; nothing depends on it.
         let kept = cohort.number.load(Ordering::Relaxed) == number;
@@ -201,6 +203,7 @@ impl Waits {
         for (index, line) in cohort.lines(arm).iter().enumerate() {
             let counts = if index == ABSOLUTE_LINE { true } else { party.drawn };
             let slow = !kept || bucket >= usize::from(line.load(Ordering::Relaxed));
+            is_slow |= slow && index > 0;
             if slow && let Some(unit) = party.unit {
                 self.suspects(arm).slow(unit, index);
             } else if !slow
@@ -211,6 +214,7 @@ impl Waits {
                 cells.get(index).map(|cell| cell.fetch_add(1, Ordering::Relaxed));
             }
         }
+        is_slow
     }
 
     /// Begins another cohort with these lines, and gives its number. The oldest one gives up its place.

@@ -56,11 +56,11 @@ impl Live {
         if before.rollout.enabled && before.rollout.phase != Phase::RolledBack {
             self.tape.add(clock::wall().as_second(), gateway, before, self.on_trial.heard());
         }
+        self.on_trial.next_generation(&before.attached);
         if self.rollback.is_some() && rollback.is_none() {
             let basis = basis(&self.definition);
             self.on_trial = OnTrial::new(&self.definition.guard, basis, after.generation, self.sharing, None);
         }
-        self.on_trial.next_generation();
         if before.rollout.percentage != after.percentage {
             self.on_trial.ask_for_assurance();
         }

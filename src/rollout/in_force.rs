@@ -10,7 +10,7 @@ use crate::recorder::RecordedFlag;
 use crate::rollout::book::Book;
 use crate::rollout::counts::of_canary;
 use crate::rollout::status::evidence;
-use crate::rollout::why::why;
+use crate::rollout::why::of_rollback;
 use crate::rollout::{ROLLBACK, Rollouts, now_text};
 use crate::store::{Record, StoredRollout, state_of};
 
@@ -35,7 +35,7 @@ impl Rollouts {
             failures,
             by: by.to_owned(),
             reason: reason.clone(),
-            why: book.live.get(key).and_then(|live| why(live, entry)).map(Box::new),
+            why: book.live.get(key).and_then(|live| of_rollback(live, entry, cause)).map(Box::new),
         };
         let after = StoredRollout { flag: key.clone(), rollout, rollback: Some(rollback) };
         let record = record(after, Some(&entry.rollout), ROLLBACK.to_owned(), by, reason);

@@ -74,12 +74,17 @@ impl Rollouts {
             return Ok(());
         }
         let now = clock::wall().as_second();
-        let set = self.flags.load();
-        for (key, live) in &mut self.book().live {
-            kept.extend(live.on_trial.take_changes(key));
-            let generation = set.get(key).map(|entry| entry.rollout.generation);
-            seconds.extend(live.tape.take_before(now).into_iter().map(|second| (key.clone(), second)));
-            ramps.extend(generation.zip(live.progress.take_changes()).map(|(at, state)| (key.clone(), at, state)));
+        {
+            let mut book = self.book();
+            // A set and its book belong together while the book is in hand.
+            let set = self.flags.load();
+            for (key, live) in &mut book.live {
+                let entry = set.get(key);
+                kept.extend(entry.and_then(|entry| live.on_trial.take_changes(key, &entry.attached)));
+                let generation = entry.map(|entry| entry.rollout.generation);
+                seconds.extend(live.tape.take_before(now).into_iter().map(|second| (key.clone(), second)));
+                ramps.extend(generation.zip(live.progress.take_changes()).map(|(at, state)| (key.clone(), at, state)));
+            }
         }
         if kept.is_empty() && ramps.is_empty() && seconds.is_empty() {
             return Ok(());

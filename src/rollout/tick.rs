@@ -12,7 +12,7 @@ use crate::rollout::exchange::CUT_OFF;
 use crate::rollout::{BY_JUDGE, Rollouts, TICK};
 
 /// The cause of taking out a canary that nobody can be sent to.
-const CANARY_UNAVAILABLE: &str = "canary_unavailable";
+pub(crate) const CANARY_UNAVAILABLE: &str = "canary_unavailable";
 
 impl Rollouts {
     /// Judges every canary on what has come in up to `now`, and rolls back those that are worse.

@@ -11,10 +11,10 @@ use crate::judge::{
     Absolute, Aside, Check, Counts, Guard, MAX_SLOW_RATE, MAX_STRATA, Report, Sample, Settings, Stream, StreamSettings,
     Tolerance, Trial, TrialState,
 };
-use crate::recorder::{ABSOLUTE_LINE, Affected, Ledger, RecordedFlag};
+use crate::recorder::{ABSOLUTE_LINE, Affected, Ledger, MAX_SAMPLES, RecordedFlag};
 use crate::rollout::latency::{Crossed, Latency, QUANTILES};
 use crate::rollout::merge::{Merged, feed, now as calendar};
-use crate::store::{Outgoing, Parcel, StoredTrial};
+use crate::store::{Outgoing, Parcel, Span, StoredTrial};
 
 /// So many users must have had a failure before anything is rolled back, if the canary has that many: what only one or two
 /// see is more likely theirs.
@@ -40,6 +40,7 @@ pub(crate) struct OnTrial {
     latency: Latency,
     /// What was heard at the last look.
     heard: Heard,
+    /// Without the requests of the ledger that is looked at, which it knows itself.
     span: Span,
     report: Option<Report>,
     /// Whether anything has been observed since it was last kept.
@@ -67,26 +68,21 @@ impl Heard {
     }
 }
 
-/// Where the evidence comes from, as far as this process has seen it.
-#[derive(Debug, Default)]
-pub(crate) struct Span {
-    /// The canary's shares in percent, each once.
-    pub(crate) shares: Vec<f64>,
-    /// When the first outcomes came in.
-    pub(crate) first: Option<Timestamp>,
-    /// When the last did.
-    pub(crate) last: Option<Timestamp>,
+/// Notes that outcomes came in, the canary's share being `percent`.
+fn note(span: &mut Span, percent: f64, at: Timestamp) {
+    if span.shares.len() < MAX_STRATA && !span.shares.iter().any(|share| share.to_bits() == percent.to_bits()) {
+        span.shares.push(percent);
+    }
+    let at = at.as_millisecond();
+    span.first.get_or_insert(at);
+    span.last = Some(at);
 }
 
-impl Span {
-    /// Notes that outcomes came in, the canary's share being `percent`.
-    fn note(&mut self, percent: f64, at: Timestamp) {
-        if self.shares.len() < MAX_STRATA && !self.shares.iter().any(|share| share.to_bits() == percent.to_bits()) {
-            self.shares.push(percent);
-        }
-        self.first.get_or_insert(at);
-        self.last = Some(at);
-    }
+/// The latest requests of both, those of `before` being the older ones.
+fn latest(before: &[String], now: Vec<String>) -> Vec<String> {
+    let kept = before.len().saturating_sub((before.len() + now.len()).saturating_sub(MAX_SAMPLES));
+    let before = before.get(before.len() - kept..).unwrap_or_default();
+    before.iter().cloned().chain(now).collect()
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +110,7 @@ impl OnTrial {
         let kept = kept.filter(|kept| kept.basis == basis && kept.since >= since);
         let through = kept.as_ref().map_or(0, |kept| kept.through);
         let since = kept.as_ref().map_or(since, |kept| kept.since);
+        let span = kept.as_ref().map(|kept| kept.span.clone()).unwrap_or_default();
         let kept = kept.and_then(|kept| TrialState::from_numbers(&kept.numbers));
         let before = kept.as_ref().map_or(Duration::ZERO, |kept| kept.at);
         let trial = kept.map_or_else(|| Trial::new(&settings), |kept| Trial::resume(&settings, kept));
@@ -130,17 +127,18 @@ impl OnTrial {
             seen: Seen::default(),
             latency,
             heard: Heard::default(),
-            span: Span::default(),
+            span,
             report: None,
             changed: true,
         }
     }
 
-    /// What is to be kept, if it is not what was asked for last.
-    pub(crate) fn take_changes(&mut self, flag: &FlagKey) -> Option<StoredTrial> {
+    /// What is to be kept, if it is not what was asked for last; `ledger` is the one that is looked at.
+    pub(crate) fn take_changes(&mut self, flag: &FlagKey, ledger: &Ledger) -> Option<StoredTrial> {
         let numbers = std::mem::take(&mut self.changed).then(|| self.trial.state().to_numbers())?;
         let through = self.merged.as_ref().map_or(0, |merged| merged.through);
-        Some(StoredTrial { flag: flag.clone(), basis: self.basis.clone(), numbers, through, since: self.since })
+        let (flag, basis, span) = (flag.clone(), self.basis.clone(), self.span(ledger));
+        Some(StoredTrial { flag, basis, numbers, through, since: self.since, span })
     }
 
     /// Gathers the evidence for the canary anew, since the percentage is another. The evidence against it stays.
@@ -151,8 +149,10 @@ impl OnTrial {
         }
     }
 
-    /// Goes on with another generation of the same release. The evidence stays; what is counted starts from nothing.
-    pub(crate) fn next_generation(&mut self) {
+    /// Goes on with another generation of the same release than that of `ledger`. The evidence stays; what is counted starts
+    /// from nothing.
+    pub(crate) fn next_generation(&mut self, ledger: &Ledger) {
+        self.span = self.span(ledger);
         self.latency.next_generation();
         self.seen = Seen::default();
     }
@@ -200,7 +200,7 @@ impl OnTrial {
             }
         }
         if stable != Counts::default() || canary != Counts::default() {
-            self.span.note(share, clock::wall());
+            note(&mut self.span, share, clock::wall());
         }
         self.changed |= stable != Counts::default() || counted.canary_traffic != self.seen.canary_traffic;
         absolute.push((Absolute::Errors, since(counted.canary_heard, self.seen.canary_heard)));
@@ -242,6 +242,7 @@ impl OnTrial {
         if let Some(state) = TrialState::from_numbers(&kept.numbers) {
             self.trial = Trial::resume(&self.settings, state);
             (self.since, merged.through) = (kept.since, kept.through);
+            self.span = kept.span;
         }
     }
 
@@ -262,7 +263,7 @@ impl OnTrial {
         let Some(merged) = &mut self.merged else { return };
         merged.fold(&mut self.trial, parcel, own);
         if let Ok(at) = Timestamp::from_second(parcel.at) {
-            self.span.note(parcel.told.share, at);
+            note(&mut self.span, parcel.told.share, at);
         }
         self.changed = true;
     }
@@ -292,9 +293,10 @@ impl OnTrial {
         &self.heard
     }
 
-    /// Where the evidence comes from.
-    pub(crate) fn span(&self) -> &Span {
-        &self.span
+    /// Where the evidence comes from; `ledger` is the one that is looked at.
+    pub(crate) fn span(&self, ledger: &Ledger) -> Span {
+        let failed = latest(&self.span.failed, ledger.samples());
+        Span { failed, slow: latest(&self.span.slow, ledger.slow_samples()), ..self.span.clone() }
     }
 
     /// What the judge last found.

@@ -9,6 +9,7 @@ use crate::judge::{
 use crate::recorder::RecordedFlag;
 use crate::rollout::book::Live;
 use crate::rollout::status::{brief, evidence};
+use crate::rollout::tick::CANARY_UNAVAILABLE;
 
 /// How sure the intervals are: 95 %, at all times at once.
 const DOUBT: f64 = 0.05;
@@ -33,8 +34,9 @@ pub(crate) fn why(live: &Live, entry: &RecordedFlag) -> Option<Why> {
         Outlook::Inconclusive { canary_requests } => (Verdict::Inconclusive, canary_requests),
         Outlook::Worse { .. } => (Verdict::Worse, None),
     };
-    let found = live.on_trial.span();
-    let moment = |at: Timestamp| format!("{at:.3}");
+    let found = live.on_trial.span(&entry.attached);
+    let moment = |at: i64| Timestamp::from_millisecond(at).map(|at| format!("{at:.3}")).ok();
+    let by_latency = is_slow || stream != Stream::Errors;
     Some(Why {
         verdict: verdict.as_str().to_owned(),
         cause: cause(report).map(|check| check.as_str().to_owned()),
@@ -47,12 +49,26 @@ pub(crate) fn why(live: &Live, entry: &RecordedFlag) -> Option<Why> {
         evidence: brief(value.exp()),
         limit: brief(limit.exp()),
         checks: evidence(live),
-        shares: found.shares.clone(),
-        first: found.first.map(moment),
-        last: found.last.map(moment),
-        samples: entry.attached.samples(),
+        shares: found.shares,
+        first: found.first.and_then(moment),
+        last: found.last.and_then(moment),
+        samples: if by_latency { found.slow } else { found.failed },
         canary_requests_to_go: to_go,
     })
+}
+
+/// The same for a rollback by `cause`, which need not be the judge's.
+pub(crate) fn of_rollback(live: &Live, entry: &RecordedFlag, cause: &str) -> Option<Why> {
+    let found = why(live, entry)?;
+    if cause != CANARY_UNAVAILABLE {
+        return Some(found);
+    }
+    let seconds = live.definition.guard.max_unavailable.as_secs_f64();
+    let summary = format!(
+        "For {seconds} s no server of the canary's could be used, which is as long as `max_unavailable` allows. Stable served its users \
+         meanwhile. Statistics had no part in it."
+    );
+    Some(Why { summary, ..found })
 }
 
 fn cause(report: &Report) -> Option<Check> {

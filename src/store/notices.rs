@@ -168,9 +168,11 @@ fn notice(record: &Record) -> Option<Notice> {
     let from = before.as_ref().map(|before| format!("from {} % ", before.percentage)).unwrap_or_default();
     let summary = match action.as_str() {
         "rollback" => {
-            let judged = after.rollback.as_ref().filter(|rollback| rollback.reason.is_none()).map(|rollback| {
-                format!(": {}, {} of {} canary requests failed", rollback.cause, rollback.failures, rollback.requests)
-            });
+            let judged = after
+                .rollback
+                .as_ref()
+                .filter(|rollback| rollback.reason.is_none())
+                .map(|rollback| format!(": {}, {}", rollback.cause, rollback.found()));
             format!("{flag} was rolled back by {actor}{}", judged.unwrap_or(why))
         }
         "resume" => format!("{flag} goes on at {percentage} %, by {actor}{why}"),

@@ -1,5 +1,7 @@
 //! What is kept, as the rest of Tidegate sees it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{BetaEvent, Rollback, RolloutState};
 use crate::flag::{FlagKey, Generation, Rollout};
 use crate::store::answers::Once;
@@ -31,6 +33,24 @@ pub struct StoredTrial {
     pub through: i64,
     /// The generation that it began with.
     pub since: Generation,
+    /// Where its evidence comes from.
+    pub span: Span,
+}
+
+/// Where a trial's evidence comes from, for people to look at: nothing is judged by it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Span {
+    /// The canary's shares in percent, each once.
+    pub shares: Vec<f64>,
+    /// When the first outcomes came in, in milliseconds since 1970.
+    pub first: Option<i64>,
+    /// When the last did.
+    pub last: Option<i64>,
+    /// The ids of the canary's latest failed requests, oldest first.
+    pub failed: Vec<String>,
+    /// Those of its latest slow ones.
+    pub slow: Vec<String>,
 }
 
 /// A change to be kept: the state that it led to, and the event that tells of it.

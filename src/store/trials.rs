@@ -53,15 +53,15 @@ impl Store {
     /// If the store fails; then nothing was written.
     pub async fn save_trials(&self, trials: &[StoredTrial]) -> Result<(), StoreError> {
         let work = async |connection: &mut Connection| {
-            let sql = "INSERT INTO trials (flag, basis, state, through, since) VALUES ($1, $2, $3, $4, $5) \
+            let sql = "INSERT INTO trials (flag, basis, state, through, since, span) VALUES ($1, $2, $3, $4, $5, $6) \
                        ON CONFLICT (flag) DO UPDATE SET basis = excluded.basis, state = excluded.state, \
-                       through = excluded.through, since = excluded.since \
+                       through = excluded.through, since = excluded.since, span = excluded.span \
                        WHERE trials.basis <> excluded.basis OR trials.since < excluded.since \
                        OR (trials.since = excluded.since AND trials.through <= excluded.through)";
-            for StoredTrial { flag, basis, numbers, through, since } in trials {
-                let (state, since) = (json(numbers), since.get().cast_signed());
-                let values = [flag.as_str().into(), basis.into(), (&state).into(), (*through).into(), since.into()];
-                connection.execute(sql, &values).await?;
+            for StoredTrial { flag, basis, numbers, through, since, span } in trials {
+                let (state, since, span) = (json(numbers), since.get().cast_signed(), json(span));
+                let (flag, state, span) = (flag.as_str().into(), (&state).into(), (&span).into());
+                connection.execute(sql, &[flag, basis.into(), state, (*through).into(), since.into(), span]).await?;
             }
             Ok(())
         };
@@ -76,5 +76,7 @@ fn stored_trial(row: &Row) -> Option<StoredTrial> {
         numbers: serde_json::from_str(row.get("state").ok()?).ok()?,
         through: row.get("through").ok()?,
         since: Generation::new(row.get::<i64>("since").ok()?.cast_unsigned()),
+        // Nothing is judged by it, so the evidence is good without.
+        span: serde_json::from_str(row.get("span").ok()?).unwrap_or_default(),
     })
 }

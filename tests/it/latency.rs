@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::harness::{Gateway, Site, eventually, flag_text, pair};
+use crate::harness::{FLAG, Gateway, Site, eventually, flag_text, pair, stdout};
 
 /// Longer than any test waits.
 const NEVER_MS: u64 = 3_600_000;
@@ -117,6 +117,10 @@ async fn the_limit_for_latencies_also_holds_where_nobody_is_left_to_compare_with
     guard(&gateway, &site, 100.0, "max_latency = \"100ms\"").await;
     ask_at_once(&gateway, 1).join_all().await;
     canary.answer_after(400);
+    // Whoever has had an answer can be looked up; the others are known to be slow before they have one.
+    for user in ["first", "second"] {
+        gateway.get("/api/v1/x", user).send().await.unwrap();
+    }
     let mut round = 1;
     eventually("it is rolled back", || {
         round += 1;
@@ -132,6 +136,13 @@ async fn the_limit_for_latencies_also_holds_where_nobody_is_left_to_compare_with
     let row = rollback["evidence"].as_array().unwrap().iter().find(|row| row["check"] == "max_latency").unwrap();
     assert_eq!(row["verdict"], "worse");
     assert!(row["failures"].as_u64() >= Some(3), "{row}");
+    // Who was slowed down can be looked up, and the words are about that.
+    let samples = rollback["why"]["samples"].as_array().unwrap();
+    assert!((1..=20).contains(&samples.len()), "{rollback}");
+    let told = stdout(&gateway.cli(&site, &["why", FLAG]).await);
+    assert!(told.contains("slow requests to look up: ") && !told.contains("above stable's"), "{told}");
+    let status = stdout(&gateway.cli(&site, &["status"]).await);
+    assert!(status.contains(" canary requests were slow"), "{status}");
 }
 
 #[tokio::test]

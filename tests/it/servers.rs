@@ -131,7 +131,12 @@ async fn a_canary_without_a_server_gets_no_requests_and_goes() {
     std::fs::write(site.flag_file(), format!("{text}[guard]\nmax_unavailable = \"1s\"\n")).unwrap();
     canary.answer_with(503);
     eventually("it is taken out", || async { gateway.flag().await["phase"] == "rolled_back" }).await;
-    assert_eq!(gateway.flag().await["rollback"]["cause"], json!("canary_unavailable"));
+    let rollback = gateway.flag().await["rollback"].clone();
+    assert_eq!(rollback["cause"], json!("canary_unavailable"));
+    assert!(
+        rollback["why"]["summary"].as_str().unwrap().starts_with("For 1 s no server of the canary's could"),
+        "{rollback}"
+    );
 }
 
 #[tokio::test]

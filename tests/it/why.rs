@@ -1,35 +1,52 @@
 //! Verdicts explain themselves.
 
-use serde_json::Value;
+use std::ops::Range;
 
-use crate::harness::{FLAG, eventually, pair, stderr, stdout};
+use serde_json::{Value, json};
+
+use crate::harness::{FLAG, Gateway, eventually, pair, stderr, stdout};
+
+/// Has these users ask, one after the other.
+async fn ask(gateway: &Gateway, users: Range<usize>) {
+    for user in users {
+        gateway.get("/api/v1/x", &format!("user-{user}")).send().await.unwrap();
+    }
+}
+
+async fn why(gateway: &Gateway) -> Value {
+    gateway.admin_json(&format!("/api/v1/flags/{FLAG}/why")).await
+}
 
 #[tokio::test]
 async fn a_rollback_says_what_it_rests_on() {
-    let (_stable, canary, site, gateway) = pair().await;
+    let (_stable, canary, site, mut gateway) = pair().await;
     assert_eq!(gateway.set(50.0).await.status(), 200);
-    let ask = async |users: std::ops::Range<usize>| {
-        for user in users {
-            gateway.get("/api/v1/x", &format!("user-{user}")).send().await.unwrap();
-        }
-    };
-    ask(0..60).await;
-    let why = || async { gateway.admin_json(&format!("/api/v1/flags/{FLAG}/why")).await };
-    eventually("they are judged", || async { why().await["canary"]["requests"].as_u64() >= Some(10) }).await;
-    let before = why().await;
+    ask(&gateway, 0..60).await;
+    eventually("they are judged", || async { why(&gateway).await["canary"]["requests"].as_u64() >= Some(10) }).await;
+    let before = why(&gateway).await;
     assert_eq!((&before["verdict"], &before["cause"]), (&"inconclusive".into(), &Value::Null), "{before}");
     assert!(before["canary_requests_to_go"].as_u64() > Some(100), "{before}");
     let told = stdout(&gateway.cli(&site, &["why", FLAG]).await);
     assert!(told.contains("too little to tell; about ") && told.contains("the canary at 50 %"), "{told}");
+
+    // What it rests on is known to whoever starts in its place.
+    assert!(before["first"].is_string() && before["shares"] == json!([50.0]), "{before}");
+    gateway.terminate().await;
+    assert_eq!(gateway.ended().await, Some(0));
+    let gateway = site.start().await;
+    eventually("the judge has looked", || async { why(&gateway).await.is_object() }).await;
+    let again = why(&gateway).await;
+    assert_eq!((&again["first"], &again["shares"]), (&before["first"], &before["shares"]), "{again}");
+    assert!(again["canary"]["requests"].as_u64() >= before["canary"]["requests"].as_u64(), "{again}");
 
     canary.answer_with(500);
     let mut next = 60;
     eventually("it is rolled back", || {
         next += 20;
         let from = next;
-        let (ask, gateway) = (&ask, &gateway);
+        let gateway = &gateway;
         async move {
-            ask(from..from + 20).await;
+            ask(gateway, from..from + 20).await;
             gateway.flag().await["phase"] == "rolled_back"
         }
     })
@@ -37,7 +54,7 @@ async fn a_rollback_says_what_it_rests_on() {
     let rollback = gateway.flag().await["rollback"].clone();
     let after = rollback["why"].clone();
     assert_eq!((&after["verdict"], &after["cause"]), (&"worse".into(), &rollback["cause"]), "{rollback}");
-    assert_eq!(after, why().await, "as long as the latch holds");
+    assert_eq!(after, why(&gateway).await, "as long as the latch holds");
     let (low, rate, high) = (&after["canary"]["low"], &after["canary"]["rate"], &after["canary"]["high"]);
     assert!(low.as_f64() < rate.as_f64() && rate.as_f64() < high.as_f64(), "{after}");
     assert!(after["difference"]["high"].as_f64() > Some(0.0) && after["evidence"].as_f64() >= after["limit"].as_f64());

@@ -72,7 +72,7 @@ fn rolled_back(flag: &FlagStatus, rollback: &Rollback, now: Timestamp) -> Markup
             p {
                 b { "Rolled back" } " by " b { (rollback.by) } " at " (moment(&rollback.at, now)) ": "
                 (evidence::question(&rollback.cause)) ". "
-                (count(rollback.failures)) " of " (count(rollback.requests)) " canary requests failed."
+                (rollback.found()) "."
                 @if let Some(reason) = &rollback.reason { " “" (reason) "”" }
             }
             p { "Everyone is on stable until somebody resumes it"

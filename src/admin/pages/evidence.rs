@@ -130,7 +130,7 @@ pub(crate) fn why(why: &Why, now: Timestamp) -> Markup {
                 @if let Some(first) = first { dt { "First outcome" } dd { (moment(first, now)) } }
                 @if let Some(last) = last { dt { "Last outcome" } dd { (moment(last, now)) } }
                 @if !samples.is_empty() {
-                    dt { "Latest failed requests, as logs name them" }
+                    dt { "Latest " (what) ", as logs name them" }
                     dd { @for id in samples { code { (id) } " " } }
                 }
             }

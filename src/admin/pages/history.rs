@@ -74,8 +74,7 @@ fn why(event: &Event) -> Markup {
         @match (&event.reason, &event.rollback) {
             (Some(reason), _) => { (reason) }
             (None, Some(rollback)) => {
-                (question(&rollback.cause)) ": " (count(rollback.failures)) " of " (count(rollback.requests))
-                " canary requests failed"
+                (question(&rollback.cause)) ": " (rollback.found())
             }
             (None, None) => {}
         }
