@@ -230,6 +230,8 @@ struct Events {
 
 impl Events {
     fn new(directory: &Path, changes: &Arc<Changes>) -> Self {
+        // That somebody has closed a file may be among what the events of before have not told any more.
+        changes.being_written.lock().unwrap_or_else(PoisonError::into_inner).clear();
         // Events name files by their whole paths.
         let watched = path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
         let changes = Arc::clone(changes);
