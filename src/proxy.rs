@@ -25,7 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{StatusCode, Version};
+use http::{HeaderName, StatusCode, Version};
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -64,6 +64,7 @@ const FLAG_HEADER: &str = "x-tidegate-flag";
 
 /// Which variant was chosen; told to the upstream, and to the client if it may know.
 const VARIANT_HEADER: &str = "x-tidegate-variant";
+const VARIANT: HeaderName = HeaderName::from_static(VARIANT_HEADER);
 
 /// So many answers of 1xx to one request are passed on; a backend that sends more never comes to the point.
 const MAX_INTERIM_ANSWERS: u32 = 100;
@@ -74,6 +75,7 @@ const TOKEN_HEADER: &str = "x-tidegate-token";
 
 /// Names one request in logs, problem documents and upstream.
 const REQUEST_ID_HEADER: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static(REQUEST_ID_HEADER);
 
 /// What a gateway works with, whatever the configuration says.
 #[derive(Debug)]
@@ -130,7 +132,7 @@ impl ProxyHttp for Gateway {
         context.client_is_trusted = context.settings.identity.trusts(context.client);
         context.tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let request = session.req_header();
-        context.take_request_id(request.headers.get(REQUEST_ID_HEADER));
+        context.take_request_id(request.headers.get(REQUEST_ID));
         context.trace = Some(self.seeing.trace(request, context.client_is_trusted));
         if request.version == Version::HTTP_11 && request.headers.get_all(HOST).iter().count() != 1 {
             // RFC 9112, section 3.2.

@@ -9,6 +9,7 @@ mod transport;
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::pin::Pin;
@@ -201,13 +202,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.input.reserve(READ);
-        let read = poll_read_buf(Pin::new(&mut self.socket), context, &mut self.input);
-        if self.input.is_empty() {
-            // Who waits for long holds no buffer.
-            self.input = BytesMut::new();
+        if !self.input.is_empty() {
+            self.input.reserve(READ);
+            return poll_read_buf(Pin::new(&mut self.socket), context, &mut self.input);
         }
-        read
+        // Who waits holds no buffer, and mostly there is nothing yet.
+        let mut space = [MaybeUninit::uninit(); READ];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.socket).poll_read(context, &mut read))?;
+        self.input = BytesMut::from(read.filled());
+        Poll::Ready(Ok(self.input.len()))
     }
 
     /// When the head has to be there, or its first byte.
@@ -282,6 +286,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         }
+    }
+
+    /// As [`Self::poll_head`], where nothing is waiting: reads into `out`, and is done if that is a head that is whole, with at
+    /// most its own body after it. It mostly is, and then nothing is copied. Otherwise what was read is put by.
+    fn poll_whole_head(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let before = out.filled().len();
+        match Pin::new(&mut self.socket).poll_read(context, out) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let deadline = self.deadline();
+                ready!(poll_timer(&mut self.timer, deadline, context));
+                self.state = State::Ended;
+                return Poll::Ready(Ok(true));
+            }
+        }
+        let read = out.filled().get(before..).unwrap_or_default();
+        if read.is_empty() {
+            self.state = State::Ended;
+            return Poll::Ready(Ok(true));
+        }
+        self.waiting = None;
+        if let Ok(Some(head)) = head::read(read, &mut 0, &self.limits.head) {
+            let beyond = (read.len() - head.length) as u64;
+            let body = match head.framing {
+                Framing::Length(length) if length > self.limits.body => None,
+                Framing::Length(length) => length.checked_sub(beyond).map(State::Length),
+                Framing::Chunked => (beyond == 0).then(|| State::Chunked(Chunks::new())),
+            };
+            if let Some(body) = body {
+                self.upgrade = head.upgrade;
+                match body {
+                    State::Length(0) => self.await_head(),
+                    body => self.state = body,
+                }
+                return Poll::Ready(Ok(true));
+            }
+        }
+        self.input = BytesMut::from(read);
+        out.set_filled(before);
+        Poll::Ready(Ok(false))
     }
 
     /// What came with the head is looked at before the head is handed on: then no backend hears of a request that is
@@ -391,6 +436,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
         loop {
             match &mut this.state {
                 // pingora reads one byte at a time where it only waits for the client to leave.
+                State::Head if this.input.is_empty() && out.remaining() > 1 => {
+                    if ready!(this.poll_whole_head(context, out))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
                 State::Head => ready!(this.poll_head(context, out.remaining() == 1))?,
                 State::Handing { left, framing } => {
                     *left -= hand_on(&mut this.input, out, *left);

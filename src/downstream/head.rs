@@ -3,6 +3,8 @@
 //! Whatever two readers could understand differently is refused here, before any backend hears of it: that is what
 //! request smuggling lives on. The rules are those of RFC 9112; where it lets a recipient be lenient, this is not.
 
+use memchr::memchr;
+
 use crate::downstream::refusal::Refusal;
 
 /// What the head may measure.
@@ -52,14 +54,16 @@ pub(crate) fn read(input: &[u8], seen: &mut usize, limits: &HeadLimits) -> Resul
         };
     };
     let head = input.get(..length.saturating_sub(END.len())).unwrap_or_default();
-    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let line = RequestLine::read(lines.next().unwrap_or_default(), limits)?;
+    let (line, mut rest) = first_line(head);
+    let line = RequestLine::read(line, limits)?;
     if length > limits.bytes {
         return Err(Refusal::HeaderTooLong);
     }
     let mut fields = Fields::default();
-    for line in lines {
-        fields.take(line, limits)?;
+    while let Some(lines) = rest {
+        let field;
+        (field, rest) = first_line(lines);
+        fields.take(field, limits)?;
     }
     Ok(Some(Head { length, framing: fields.framing(&line)?, upgrade: fields.upgrade }))
 }
@@ -81,7 +85,7 @@ fn end(input: &[u8], seen: &mut usize) -> Result<Option<usize>, Refusal> {
     if input.starts_with(b"\r\n") || input.first() == Some(&b'\n') {
         return Err(Refusal::Malformed("a request begins with its request line"));
     }
-    while let Some(offset) = input.get(*seen..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
+    while let Some(offset) = input.get(*seen..).and_then(|rest| memchr(b'\n', rest)) {
         let line_end = *seen + offset + 1;
         let lines = input.get(..line_end).unwrap_or_default();
         if !lines.ends_with(b"\r\n") {
@@ -94,6 +98,13 @@ fn end(input: &[u8], seen: &mut usize) -> Result<Option<usize>, Refusal> {
     }
     *seen = input.len();
     Ok(None)
+}
+
+/// The first line, without its end, and what comes after it.
+fn first_line(lines: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let end = memchr(b'\n', lines);
+    let line = lines.get(..end.unwrap_or(lines.len())).unwrap_or_default();
+    (line.strip_suffix(b"\r").unwrap_or(line), end.and_then(|end| lines.get(end + 1..)))
 }
 
 struct RequestLine<'h> {
@@ -128,9 +139,8 @@ impl<'h> RequestLine<'h> {
         if method == b"CONNECT" {
             return Err(Refusal::Connect);
         }
-        let visible = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#';
         let form = target.starts_with(b"/") || authority(target).is_some() || (target == b"*" && method == b"OPTIONS");
-        if !form || !target.iter().all(visible) {
+        if !form || !target.iter().copied().all(is_target) {
             return Err(Refusal::Malformed("the request's target is neither a path nor a URL of visible ASCII"));
         }
         Ok(Self { target, minor })
@@ -167,7 +177,7 @@ impl<'h> Fields<'h> {
         if self.count > limits.fields {
             return Err(Refusal::TooManyFields);
         }
-        let colon = line.iter().position(|byte| *byte == b':');
+        let colon = memchr(b':', line);
         let Some((name, value)) = colon.and_then(|colon| line.split_at_checked(colon)) else {
             return Err(Refusal::Malformed("a header field has no colon"));
         };
@@ -248,19 +258,73 @@ fn trimmed(value: &[u8]) -> &[u8] {
     value.get(begin..end).unwrap_or_default()
 }
 
-/// RFC 9110, section 5.6.2.
+/// What a byte may be part of: every byte of every head is looked up here.
+static CLASSES: [u8; 256] = classes();
+
+const TOKEN: u8 = 1;
+const FIELD_TEXT: u8 = 2;
+const HOST: u8 = 4;
+const TARGET: u8 = 8;
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut byte = u8::MIN;
+    loop {
+        let mut class = 0;
+        // RFC 9110, section 5.6.2.
+        if byte.is_ascii_alphanumeric() || holds(b"!#$%&'*+-.^_`|~", byte) {
+            class |= TOKEN;
+        }
+        // RFC 9110, section 5.5.
+        if byte == b'\t' || (byte >= b' ' && byte != 0x7f) {
+            class |= FIELD_TEXT;
+        }
+        // RFC 3986, section 3.2.2, with a port and without a user.
+        if byte.is_ascii_alphanumeric() || holds(b"-._~%!$&'()*+;=:[]", byte) {
+            class |= HOST;
+        }
+        // Visible ASCII; what comes after `#` is for the client alone.
+        if byte.is_ascii_graphic() && byte != b'#' {
+            class |= TARGET;
+        }
+        classes[byte as usize] = class;
+        if byte == u8::MAX {
+            return classes;
+        }
+        byte += 1;
+    }
+}
+
+const fn holds(mut bytes: &[u8], byte: u8) -> bool {
+    while let [first, rest @ ..] = bytes {
+        if *first == byte {
+            return true;
+        }
+        bytes = rest;
+    }
+    false
+}
+
+fn is(byte: u8, class: u8) -> bool {
+    CLASSES.get(usize::from(byte)).is_some_and(|classes| classes & class != 0)
+}
+
+/// Whether it may be in the name of a method or of a header field.
 pub(crate) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    is(byte, TOKEN)
 }
 
-/// RFC 9110, section 5.5.
+/// Whether it may be in the value of a header field.
 pub(crate) fn is_field_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+    is(byte, FIELD_TEXT)
 }
 
-/// RFC 3986, section 3.2.2, with a port and without a user.
 fn is_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
+    is(byte, HOST)
+}
+
+fn is_target(byte: u8) -> bool {
+    is(byte, TARGET)
 }
 
 #[cfg(test)]

@@ -10,14 +10,14 @@ use tracing::{debug, warn};
 
 use crate::api::Problem;
 use crate::proxy::context::Context;
-use crate::proxy::{REQUEST_ID_HEADER, VARIANT_HEADER};
+use crate::proxy::{REQUEST_ID_HEADER, VARIANT, VARIANT_HEADER};
 
 /// How long a client that came at a bad moment is asked to wait, in seconds.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
 /// What the gateway adds to every answer.
 pub(crate) fn mark(response: &mut ResponseHeader, context: &Context) -> pingora_error::Result<()> {
-    response.remove_header(VARIANT_HEADER);
+    response.remove_header(&VARIANT);
     if let (true, Some(_), Some(upstream)) = (context.settings.expose_variant, &context.decision, &context.upstream) {
         response.insert_header(VARIANT_HEADER, upstream.variant())?;
     }

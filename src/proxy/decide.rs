@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
+use http::HeaderName;
 use http::header::HOST;
 use pingora_http::RequestHeader;
 
@@ -20,6 +21,9 @@ use crate::proxy::route::plain;
 use crate::proxy::shadow::{Original, can_be_copied, is_open};
 use crate::proxy::{Gateway, OVERRIDE_HEADER, TOKEN_HEADER, Target};
 use crate::recorder::{Party, RecordedFlag, Unit};
+
+const OVERRIDE: HeaderName = HeaderName::from_static(OVERRIDE_HEADER);
+const TOKEN: HeaderName = HeaderName::from_static(TOKEN_HEADER);
 
 impl Gateway {
     /// Routes and decides: afterwards the context knows the upstream. Otherwise says why there is none.
@@ -73,7 +77,10 @@ impl Gateway {
                     if evaluation.arm == Arm::Stable {
                         context.original = self.original(request, &settings, entry, context.key);
                     }
-                    let stable = self.policy.upstream(&settings, entry.flag.backend(Arm::Stable));
+                    let stable = match evaluation.arm {
+                        Arm::Stable => context.upstream.clone(),
+                        Arm::Canary => self.policy.upstream(&settings, entry.flag.backend(Arm::Stable)),
+                    };
                     if let Some(stable) = &stable {
                         stable.budget().count(context.started());
                     }
@@ -121,9 +128,9 @@ impl Gateway {
 
     /// The arm that the request asks for, if it shows a token that may.
     fn chosen(&self, request: &RequestHeader) -> Option<Arm> {
-        let asked = request.headers.get(OVERRIDE_HEADER)?;
+        let asked = request.headers.get(OVERRIDE)?;
         let arm = Arm::BOTH.into_iter().find(|arm| arm.as_str().as_bytes() == asked.as_bytes())?;
-        let token = self.access.find(request.headers.get(TOKEN_HEADER)?.to_str().ok()?)?;
+        let token = self.access.find(request.headers.get(TOKEN)?.to_str().ok()?)?;
         (token.role >= Role::Tester).then_some(arm)
     }
 }

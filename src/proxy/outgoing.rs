@@ -1,40 +1,65 @@
 //! The request as the backend gets it: without what only the gateway may say, and with what it says.
 
-use http::HeaderName;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use pingora_http::RequestHeader;
 
 use crate::proxy::context::Context;
 use crate::proxy::forwarded::tell;
 use crate::proxy::shadow::SHADOW_HEADER;
-use crate::proxy::{FLAG_HEADER, OVERRIDE_HEADER, REQUEST_ID_HEADER, TOKEN_HEADER, VARIANT_HEADER};
+use crate::proxy::{FLAG_HEADER, OVERRIDE_HEADER, REQUEST_ID, TOKEN_HEADER, VARIANT, VARIANT_HEADER};
+
+const FLAG: HeaderName = HeaderName::from_static(FLAG_HEADER);
+
+/// As many as the gateway adds to a request at most.
+const ADDED: usize = 8;
 
 /// Makes the client's request the gateway's.
+///
+/// The names of its headers are in lower case from here on. pingora would write them as the client did, and keeps a second map
+/// of all names for that, which each header that is added has to go into as well.
 pub(crate) fn send_on(request: &mut RequestHeader, context: &Context) -> pingora_error::Result<()> {
-    let identity = context.settings.identity.headers().map(HeaderName::as_str);
-    let identity = identity.filter(|_| !context.client_is_trusted);
-    let ours = [FLAG_HEADER, VARIANT_HEADER, OVERRIDE_HEADER, TOKEN_HEADER, SHADOW_HEADER];
-    remove(request, ours.into_iter().chain(identity));
-    if let (Some(decision), Some(upstream)) = (&context.decision, &context.upstream) {
-        request.insert_header(FLAG_HEADER, decision.entry.flag.key.as_str())?;
-        request.insert_header(VARIANT_HEADER, upstream.variant())?;
-    }
-    tell(request, context.client, context.client_is_trusted, context.tls)?;
-    if let Some(trace) = context.trace {
-        trace.pass_on(request)?;
-    }
-    request.insert_header(REQUEST_ID_HEADER, context.request_id())
+    // A target in another form than that of a path is not in the parts.
+    let target = (!request.raw_path().starts_with(b"/")).then(|| request.raw_path().to_vec());
+    let (nothing, ()) = Request::new(()).into_parts();
+    let mut parts: Parts = std::mem::replace(request, RequestHeader::from(nothing)).into();
+    speak(&mut parts, context);
+    *request = RequestHeader::from(parts);
+    target.map_or(Ok(()), |target| request.set_raw_path(&target))
 }
 
-/// Takes the headers called `names` out of a request, also where they are spelt with underscores: a backend behind CGI or
-/// WSGI could not tell `x_user_id` from `x-user-id`.
-fn remove<'n>(request: &mut RequestHeader, names: impl Iterator<Item = &'n str>) {
-    let same = |a: &str, b: &str| {
-        a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
-    };
-    for name in names {
-        request.remove_header(name);
-        while let Some(alike) = request.headers.keys().find(|key| same(key.as_str(), name)).cloned() {
-            request.remove_header(&alike);
+fn speak(request: &mut Parts, context: &Context) {
+    let headers = &mut request.headers;
+    let ours = [FLAG_HEADER, VARIANT_HEADER, OVERRIDE_HEADER, TOKEN_HEADER, SHADOW_HEADER];
+    remove(headers, |name| {
+        let mut identity = context.settings.identity.headers().filter(|_| !context.client_is_trusted);
+        ours.iter().any(|own| alike(name, own)) || identity.any(|header| alike(name, header.as_str()))
+    });
+    headers.reserve(ADDED);
+    if let (Some(decision), Some(upstream)) = (&context.decision, &context.upstream) {
+        // A flag's key is of letters, digits and hyphens, which is what a header value may hold.
+        if let Ok(key) = HeaderValue::from_str(decision.entry.flag.key.as_str()) {
+            headers.insert(FLAG, key);
         }
+        headers.insert(VARIANT, upstream.variant());
+    }
+    tell(headers, &request.uri, context.client, context.client_is_trusted, context.tls);
+    if let Some(trace) = context.trace {
+        trace.pass_on(headers);
+    }
+    headers.insert(REQUEST_ID, context.request_id());
+}
+
+/// Whether `name` is this name, also where it is spelt with underscores: a backend behind CGI or WSGI could not tell
+/// `x_user_id` from `x-user-id`.
+fn alike(name: &str, own: &str) -> bool {
+    let same = |(a, b): (u8, u8)| a == b || (a, b) == (b'_', b'-');
+    name.len() == own.len() && name.bytes().zip(own.bytes()).all(same)
+}
+
+/// Takes out of `headers` what is `forbidden`.
+fn remove(headers: &mut HeaderMap, forbidden: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| forbidden(name.as_str())).cloned() {
+        headers.remove(name);
     }
 }

@@ -140,7 +140,12 @@ fn trimmed(prefix: &str) -> &str {
 pub(crate) fn plain(path: &str) -> Result<Cow<'_, str>, Refusal> {
     let ambiguous =
         Refusal::Malformed("the path can be read in two ways: write it without `.`, `..` and `\\`, decoded");
-    if !path.contains(['%', '\\']) && !path.contains("//") && !path.contains("/.") {
+    let mut before = 0;
+    let is_plain = |byte: u8| {
+        let after_slash = std::mem::replace(&mut before, byte) == b'/';
+        !matches!(byte, b'%' | b'\\') && !(after_slash && matches!(byte, b'/' | b'.'))
+    };
+    if path.bytes().all(is_plain) {
         return Ok(Cow::Borrowed(path));
     }
     let mut decoded = Vec::with_capacity(path.len());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::HeaderName;
-use http::{HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Version};
 use jiff::SignedDuration;
 use opentelemetry::KeyValue;
 use pingora_error::Error;
@@ -134,19 +134,17 @@ impl Seeing {
 
 impl Trace {
     /// Tells the backend.
-    pub(crate) fn pass_on(self, request: &mut RequestHeader) -> pingora_error::Result<()> {
+    pub(crate) fn pass_on(self, headers: &mut HeaderMap) {
         if self.untouched {
-            return Ok(());
+            return;
         }
         if self.parent.is_none() {
             // It was about another trace, or about one that nobody can read.
-            request.remove_header(&TRACESTATE);
+            headers.remove(&TRACESTATE);
         }
-        request.remove_header(&TRACEPARENT);
         // Hexadecimal digits and hyphens, which is what a header value may hold.
-        match HeaderValue::from_str(&self.context.to_string()) {
-            Ok(value) => request.insert_header(TRACEPARENT, value),
-            Err(_) => Ok(()),
+        if let Ok(value) = HeaderValue::from_bytes(&self.context.written()) {
+            headers.insert(TRACEPARENT, value);
         }
     }
 }

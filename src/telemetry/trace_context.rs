@@ -1,6 +1,9 @@
 //! W3C Trace Context, level 1: <https://www.w3.org/TR/trace-context-1/>.
 
-use std::fmt;
+use std::ops::Range;
+
+use uuid::Uuid;
+use uuid::fmt::Simple;
 
 /// The flag that says that the caller may have recorded its part (section 3.2.2.5.1).
 const SAMPLED: u8 = 1;
@@ -46,6 +49,24 @@ impl TraceContext {
         Self { span: span.max(1), flags: if recorded { SAMPLED } else { 0 }, ..self }
     }
 
+    /// The header's value.
+    #[must_use]
+    pub fn written(self) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let mut digits = [0; Simple::LENGTH];
+        let mut write = |place: Range<usize>, number: u128| {
+            let digits = Uuid::from_u128(number).as_simple().encode_lower(&mut digits).as_bytes();
+            let last = digits.len() - place.len();
+            if let (Some(place), Some(digits)) = (text.get_mut(place), digits.get(last..)) {
+                place.copy_from_slice(digits);
+            }
+        };
+        write(3..35, self.trace);
+        write(36..52, self.span.into());
+        write(53..55, self.flags.into());
+        text
+    }
+
     /// Whether the caller may have recorded its part.
     #[must_use]
     pub fn is_sampled(self) -> bool {
@@ -59,12 +80,6 @@ fn number(text: &str, digits: usize) -> Option<u128> {
     if text.len() == digits && plain { u128::from_str_radix(text, 16).ok() } else { None }
 }
 
-impl fmt::Display for TraceContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, self.flags)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,9 +91,9 @@ mod tests {
         // The example of section 3.2.3.
         let text = format!("00-{TRACE}-00f067aa0ba902b7-01");
         let context = TraceContext::parse(&text).unwrap();
-        assert_eq!(context.to_string(), text);
+        assert_eq!(context.written(), text.as_bytes());
         assert!(context.is_sampled());
-        assert_eq!(context.passed_on(7, false).to_string(), format!("00-{TRACE}-0000000000000007-00"));
+        assert_eq!(context.passed_on(7, false).written(), format!("00-{TRACE}-0000000000000007-00").as_bytes());
         assert_eq!(TraceContext::parse(&format!("01-{TRACE}-00f067aa0ba902b7-01-more")), Some(context));
     }
 
