@@ -354,3 +354,36 @@ async fn a_request_that_comes_byte_by_byte_is_read_all_the_same() {
     let answer = timeout(DEADLINE, read_to_end(&mut stream)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_body_that_comes_with_its_head_ends_where_it_says() {
+    let upstream = Recorder::start().await;
+    let site = Site::with_servers(&upstream.address, &upstream.address);
+    let gateway = site.start().await;
+    for (first, rest) in [("hello", ""), ("he", "llo"), ("", "hello")] {
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(post("content-length: 5", first).as_bytes()).await.unwrap();
+        stream.write_all((rest.to_owned() + &get("connection: close")).as_bytes()).await.unwrap();
+        let answer = timeout(DEADLINE, read_to_end(&mut stream)).await.unwrap();
+        assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
+        assert_eq!(upstream.take(), "POST /x HTTP/1.1|hello & GET /x HTTP/1.1|");
+    }
+}
+
+#[tokio::test]
+async fn names_go_on_in_lower_case_and_the_rest_as_it_came() {
+    let upstream = Recorder::start().await;
+    let site = Site::with_servers(&upstream.address, &upstream.address);
+    let gateway = site.start().await;
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let fields = "X-Some-Name: Some Value\r\nx-some-name: Another\r\nconnection: close";
+    let request = format!("GET http://A.test/Path?Query HTTP/1.1\r\nHost: A.test\r\n{fields}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let answer = timeout(DEADLINE, read_to_end(&mut stream)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let heard = upstream.text();
+    assert!(heard.starts_with("GET http://A.test/Path?Query HTTP/1.1\r\n"), "{heard}");
+    assert!(heard.contains("\r\nx-some-name: Some Value\r\nx-some-name: Another\r\n"), "{heard}");
+    assert!(heard.contains("\r\nx-forwarded-host: A.test\r\n"), "{heard}");
+}
