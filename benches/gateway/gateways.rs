@@ -23,7 +23,7 @@ pub(crate) const LOAD_CPU: &str = "1";
 /// A gateway that runs.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     process: Child,
     pub(crate) http1: String,
     pub(crate) http2: String,
@@ -81,7 +81,26 @@ pub(crate) async fn start_all(directory: &Path, backend: &str) -> Vec<Gateway> {
             None => println!("{name} is not on this machine: set {} to its program", name.to_uppercase()),
         }
     }
-    for gateway in &all {
+    all_listen(&all).await;
+    all
+}
+
+/// Starts bare pingora, Tidegate, and the builds of Tidegate that are called `NAME=PATH`.
+pub(crate) async fn start_builds(directory: &Path, backend: &str, builds: &[&str]) -> Vec<Gateway> {
+    let mut all = vec![bare(directory, backend), tidegate(directory, backend, "", "").await.0];
+    for build in builds {
+        let (name, program) = build.split_once('=').expect("a build is written NAME=PATH");
+        let directory = directory.join(name);
+        fs::create_dir(&directory).unwrap();
+        let (gateway, _) = start(program.into(), &directory, backend, "", "").await;
+        all.push(Gateway { name: name.to_owned(), ..gateway });
+    }
+    all_listen(&all).await;
+    all
+}
+
+async fn all_listen(all: &[Gateway]) {
+    for gateway in all {
         for address in [&gateway.http1, &gateway.http2] {
             assert!(
                 load::wait_for(address).await,
@@ -90,17 +109,21 @@ pub(crate) async fn start_all(directory: &Path, backend: &str) -> Vec<Gateway> {
             );
         }
     }
-    all
 }
 
 fn bare(directory: &Path, backend: &str) -> Gateway {
     let address = free_address();
     let process = spawn(GATEWAY_CPU, own_program(), &["bare", &address, backend], directory);
-    Gateway { name: "bare pingora", process, http1: address.clone(), http2: address }
+    Gateway { name: "bare pingora".to_owned(), process, http1: address.clone(), http2: address }
 }
 
 /// Starts Tidegate, with more for its configuration and its flag file; gives the address of its admin API too.
 pub(crate) async fn tidegate(directory: &Path, backend: &str, config: &str, flag: &str) -> (Gateway, String) {
+    let program = named("tidegate").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
+    start(program, directory, backend, config, flag).await
+}
+
+async fn start(program: PathBuf, directory: &Path, backend: &str, config: &str, flag: &str) -> (Gateway, String) {
     let flags = directory.join("flags");
     fs::create_dir_all(&flags).unwrap();
     let config = format!(
@@ -110,7 +133,6 @@ pub(crate) async fn tidegate(directory: &Path, backend: &str, config: &str, flag
     fs::write(directory.join("tidegate.toml"), config).unwrap();
     let flag = format!("release = \"1\"\nstable = \"sync\"\ncanary = \"async\"\npercentage = 10\n{flag}");
     fs::write(flags.join("async-database.toml"), flag).unwrap();
-    let program = named("tidegate").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
     let mut process = spawn(GATEWAY_CPU, program, &["serve"], directory);
     let mut greeting = BufReader::new(process.stdout.take().unwrap()).lines();
     let mut addresses = Vec::new();
@@ -122,7 +144,7 @@ pub(crate) async fn tidegate(directory: &Path, backend: &str, config: &str, flag
     // Whoever reads the greeting goes on reading it, so that nothing is ever written into a closed pipe.
     tokio::spawn(async move { while let Ok(Some(_)) = greeting.next_line().await {} });
     let [http, admin] = addresses.try_into().unwrap();
-    (Gateway { name: "tidegate", process, http1: http.clone(), http2: http }, admin)
+    (Gateway { name: "tidegate".to_owned(), process, http1: http.clone(), http2: http }, admin)
 }
 
 fn nginx(program: &Path, directory: &Path, backend: &str) -> Gateway {
@@ -147,7 +169,7 @@ fn nginx(program: &Path, directory: &Path, backend: &str) -> Gateway {
     );
     let file = written(directory, "nginx.conf", &text);
     let process = spawn(GATEWAY_CPU, program, &["-e", "stderr", "-p", &place.to_string(), "-c", &file], directory);
-    Gateway { name: "nginx", process, http1, http2 }
+    Gateway { name: "nginx".to_owned(), process, http1, http2 }
 }
 
 fn haproxy(program: &Path, directory: &Path, backend: &str) -> Gateway {
@@ -160,7 +182,7 @@ fn haproxy(program: &Path, directory: &Path, backend: &str) -> Gateway {
     );
     let file = written(directory, "haproxy.cfg", &text);
     Gateway {
-        name: "HAProxy",
+        name: "HAProxy".to_owned(),
         process: spawn(GATEWAY_CPU, program, &["-db", "-q", "-f", &file], directory),
         http1,
         http2,
@@ -199,7 +221,7 @@ fn envoy(program: &Path, directory: &Path, backend: &str) -> Gateway {
     let file = written(directory, "envoy.yaml", &text);
     let arguments = ["-c", &file, "--concurrency", "1", "--disable-hot-restart", "-l", "critical"];
     let process = spawn(GATEWAY_CPU, program, &arguments, directory);
-    Gateway { name: "Envoy", process, http1: address.clone(), http2: address }
+    Gateway { name: "Envoy".to_owned(), process, http1: address.clone(), http2: address }
 }
 
 fn traefik(program: &Path, directory: &Path, backend: &str) -> Gateway {
@@ -222,7 +244,7 @@ fn traefik(program: &Path, directory: &Path, backend: &str) -> Gateway {
         "--global.sendAnonymousUsage=false",
     ];
     let process = spawn(GATEWAY_CPU, program, &arguments, directory);
-    Gateway { name: "Traefik", process, http1: address.clone(), http2: address }
+    Gateway { name: "Traefik".to_owned(), process, http1: address.clone(), http2: address }
 }
 
 fn written(directory: &Path, name: &str, text: &str) -> String {

@@ -8,6 +8,7 @@
 //! `cargo bench --profile dist --features mimalloc --bench gateway` measures what is shipped, and
 //!
 //! - `-- [ROUNDS] [WORD…]` those kinds of load whose names have all the words, e.g. `-- 5 small HTTP/1.1`,
+//! - `-- builds ROUNDS NAME=PATH…` other builds of Tidegate beside this one, in many short turns,
 //! - `-- memory` what idle connections and slow streams cost,
 //! - `-- reload [ROUNDS]` Tidegate alone, with and without five million beta users being loaded meanwhile.
 #![expect(
@@ -33,7 +34,7 @@ use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-use crate::gateways::{Gateway, LOAD_CPU, free_address, own_program, spawn, start_all, tidegate};
+use crate::gateways::{Gateway, LOAD_CPU, free_address, own_program, spawn, start_all, start_builds, tidegate};
 use crate::load::{Measured, median};
 use crate::scenario::{Protocol, Scenario};
 
@@ -50,6 +51,7 @@ fn main() {
         ["bare", listen, upstream] => bare::run(listen, upstream),
         ["upstream", listen] => upstream::run(listen),
         ["memory"] => memory(),
+        ["builds", rounds, builds @ ..] => compare_builds(rounds.parse().unwrap(), builds),
         ["reload", rounds @ ..] => reloads(rounds.first().map_or(DEFAULT_ROUNDS, |text| text.parse().unwrap())),
         [rounds, words @ ..] if rounds.parse::<usize>().is_ok() => compare(rounds.parse().unwrap(), words),
         words => compare(DEFAULT_ROUNDS, words),
@@ -78,8 +80,20 @@ async fn compare(rounds: usize, words: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let (_upstream, backend) = start_upstream(directory.path()).await;
     let all = start_all(directory.path(), &backend).await;
-    let scenarios =
-        Scenario::all().into_iter().filter(|scenario| words.iter().all(|word| scenario.name().contains(word)));
+    let all_words = |scenario: &Scenario| words.iter().all(|word| scenario.name().contains(word));
+    take_turns(rounds, &all, Scenario::all().into_iter().filter(all_words)).await;
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn compare_builds(rounds: usize, builds: &[&str]) {
+    stand_aside().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (_upstream, backend) = start_upstream(directory.path()).await;
+    let all = start_builds(directory.path(), &backend, builds).await;
+    take_turns(rounds, &all, Scenario::short().into_iter()).await;
+}
+
+async fn take_turns(rounds: usize, all: &[Gateway], scenarios: impl Iterator<Item = Scenario>) {
     println!(
         "{rounds} rounds, in turn; medians, and [lowest, highest] of the processor time beside bare pingora's in that round"
     );
@@ -96,7 +110,7 @@ async fn compare(rounds: usize, words: &[&str]) {
             }
         }
         println!("\n{} requests: {}", scenario.requests, scenario.name());
-        show(&all, &measured);
+        show(all, &measured);
     }
 }
 

@@ -64,6 +64,13 @@ impl Scenario {
         all
     }
 
+    /// The small exchanges over few connections, a tenth as long: the machine's moods change slower than these turns.
+    pub(crate) fn short() -> Vec<Self> {
+        let all = Self::all().into_iter();
+        let few = all.filter(|scenario| scenario.connections == 64 && scenario.exchange != Exchange::Big);
+        few.map(|scenario| Self { requests: scenario.requests / 10, ..scenario }).collect()
+    }
+
     pub(crate) fn name(&self) -> String {
         let exchange = match self.exchange {
             Exchange::Small => "GET, small answer",
