@@ -266,6 +266,7 @@ const FIELD_TEXT: u8 = 2;
 const HOST: u8 = 4;
 const TARGET: u8 = 8;
 
+#[expect(clippy::indexing_slicing, reason = "there is a place for every byte")]
 const fn classes() -> [u8; 256] {
     let mut classes = [0; 256];
     let mut byte = u8::MIN;

@@ -142,8 +142,8 @@ pub(crate) fn plain(path: &str) -> Result<Cow<'_, str>, Refusal> {
         Refusal::Malformed("the path can be read in two ways: write it without `.`, `..` and `\\`, decoded");
     let mut before = 0;
     let is_plain = |byte: u8| {
-        let after_slash = std::mem::replace(&mut before, byte) == b'/';
-        !matches!(byte, b'%' | b'\\') && !(after_slash && matches!(byte, b'/' | b'.'))
+        let pair = (std::mem::replace(&mut before, byte), byte);
+        !matches!(pair, (_, b'%' | b'\\') | (b'/', b'/' | b'.'))
     };
     if path.bytes().all(is_plain) {
         return Ok(Cow::Borrowed(path));
