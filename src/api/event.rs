@@ -18,6 +18,23 @@ pub struct BetaEvent {
     pub users_removed: Vec<String>,
 }
 
+impl BetaEvent {
+    /// Who was added and removed, by name where they are few.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let part = |sign: &str, all: usize, named: &[String]| match (all, named) {
+            (0, _) => None,
+            (all, named) if all <= FEW && named.len() == all => Some(format!("{sign} {}", named.join(", "))),
+            (all, _) => Some(format!("{sign} {all} users")),
+        };
+        let parts = [part("+", self.added, &self.users_added), part("−", self.removed, &self.users_removed)];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// As many users are named in a line.
+const FEW: usize = 5;
+
 /// Something that people are told of: what a webhook gets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notice {

@@ -307,6 +307,11 @@ pub(crate) fn history(client: &Client, args: &HistoryArgs) -> anyhow::Result<()>
     if client.json {
         return print_json(&events);
     }
+    if events.events.is_empty() {
+        return print(
+            &args.flag.as_ref().map_or_else(|| "no events".to_owned(), |flag| format!("no events of `{flag}`")),
+        );
+    }
     let head = ["when", "who", "flag", "what", "change", "why"].map(str::to_owned).to_vec();
     let rows: Vec<_> = std::iter::once(head).chain(events.events.iter().map(event_row)).collect();
     print(&table(&rows, 6))
@@ -351,11 +356,16 @@ fn export(client: &Client, flag: Option<&FlagKey>) -> anyhow::Result<()> {
 fn event_row(event: &Event) -> Vec<String> {
     let state = |percentage: f64, phase: &str| format!("{percentage} % {phase}");
     let new = state(event.new.percentage, &event.new.phase);
-    let change = match &event.old {
+    let mut change = match &event.old {
         None if event.flag == NO_FLAG => String::new(),
-        Some(old) => format!("{} → {new}", state(old.percentage, &old.phase)),
-        None => new,
+        Some(old) if state(old.percentage, &old.phase) != new => {
+            format!("{} → {new}", state(old.percentage, &old.phase))
+        }
+        _ => new,
     };
+    if let Some(beta) = &event.new.beta {
+        let _ = write!(change, "; {}", beta.summary());
+    }
     let judged = event.rollback.as_ref().filter(|rollback| rollback.reason.is_none()).map(|rollback| {
         let (cause, found) = (&rollback.cause, rollback.found());
         format!("{cause}: {found}")

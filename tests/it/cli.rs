@@ -44,6 +44,7 @@ async fn the_first_steps_of_a_newcomer() {
         "async-database is manual, canary at 1.5 %, generation 6\n"
     );
     assert_eq!(cli(&["promote", FLAG]).await, "async-database is promoted, canary at 100 %, generation 7\n");
+    assert_eq!(cli(&["history", "nothing"]).await, "no events of `nothing`\n");
     let history = cli(&["history", FLAG]).await;
     let mut lines = history.lines();
     assert!(lines.next().unwrap().starts_with("when "));

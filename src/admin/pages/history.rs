@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use crate::admin::pages::evidence::question;
-use crate::admin::pages::text::{count, moment, percent};
-use crate::api::{BetaEvent, Event, NO_FLAG, RolloutState};
+use crate::admin::pages::text::{moment, percent};
+use crate::api::{Event, NO_FLAG, RolloutState};
 
 /// Events, newest first; of several flags if `of_all`.
 pub(crate) fn table(events: &[Event], of_all: bool, now: Timestamp) -> Markup {
@@ -55,18 +55,8 @@ fn change(old: Option<&RolloutState>, new: &RolloutState) -> Markup {
             Some(old) if state(old) != state(new) => { (state(old)) " → " b { (state(new)) } }
             _ => { (state(new)) }
         }
-        @if let Some(beta) = &new.beta { br; span.faint { (beta_change(beta)) } }
+        @if let Some(beta) = &new.beta { br; span.faint { (beta.summary()) } }
     }
-}
-
-fn beta_change(beta: &BetaEvent) -> String {
-    let part = |sign: &str, all: usize, named: &[String]| match (all, named) {
-        (0, _) => None,
-        (all, named) if all <= 5 && named.len() == all => Some(format!("{sign} {}", named.join(", "))),
-        (all, _) => Some(format!("{sign} {} users", count(all as u64))),
-    };
-    let parts = [part("+", beta.added, &beta.users_added), part("−", beta.removed, &beta.users_removed)];
-    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn why(event: &Event) -> Markup {
