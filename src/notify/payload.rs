@@ -30,7 +30,7 @@ pub(crate) fn slack(notice: &Notice) -> String {
 }
 
 /// Alerts of Alertmanager's (<https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml>, `postableAlerts`). A resumed
-/// or promoted rollout ends the alert of its rollback and of its pause.
+/// rollout ends the alert of its rollback and of its pause, a promoted one those of its pause and its gate.
 pub(crate) fn alertmanager(notice: &Notice, now: Timestamp) -> String {
     let event = notice.event.as_str();
     let starts = notice.at.parse().unwrap_or(now);
@@ -48,7 +48,8 @@ pub(crate) fn alertmanager(notice: &Notice, now: Timestamp) -> String {
     };
     let alerts = match event {
         "resume" => vec![alert("rollback", starts, 0), alert("pause", starts, 0)],
-        "step" | "promote" => vec![alert("gate", starts, 0), alert(event, starts, OTHER_HOURS)],
+        "step" => vec![alert("gate", starts, 0), alert(event, starts, OTHER_HOURS)],
+        "promote" => vec![alert("gate", starts, 0), alert("pause", starts, 0), alert(event, starts, OTHER_HOURS)],
         "rollback" => vec![alert(event, starts, ROLLBACK_HOURS)],
         _ => vec![alert(event, starts, OTHER_HOURS)],
     };

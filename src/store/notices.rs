@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use crate::api::Notice;
+use crate::api::{Notice, RolloutState};
+use crate::flag::Phase;
 use crate::store::database::Connection;
 use crate::store::record::{Record, state_of};
 use crate::store::{Store, StoreError, json};
@@ -160,6 +161,16 @@ pub(crate) async fn tell_of(connection: &mut Connection, record: &Record) -> Res
     put(connection, &key, at, &notice).await
 }
 
+/// The actions that are told of under their own names.
+const TOLD: [&str; 5] = ["rollback", "resume", "step", "pause", "promote"];
+
+/// The phases that only a person or a new release ends.
+const HOLDING: [Phase; 2] = [Phase::RolledBack, Phase::Paused];
+
+fn was_held(state: &RolloutState) -> bool {
+    HOLDING.iter().any(|phase| phase.as_str() == state.phase)
+}
+
 fn notice(record: &Record) -> Option<Notice> {
     let Record { after, before, at, action, actor, reason, .. } = record;
     let (flag, new) = (&after.flag, state_of(&after.rollout));
@@ -179,11 +190,16 @@ fn notice(record: &Record) -> Option<Notice> {
         "step" => format!("{flag} went {from}to {percentage} %{why}"),
         "pause" => format!("{flag} is paused at {percentage} %, by {actor}{why}"),
         "promote" => format!("{flag} is promoted by {actor}: everyone is on the canary"),
+        // A new release lifts a latch and a pause as well.
+        _ if before.as_ref().is_some_and(was_held) && !HOLDING.contains(&after.rollout.phase) => {
+            format!("{flag} goes on at {percentage} % with release {}, by {actor}{why}", new.release)
+        }
         _ => return None,
     };
+    let event = if TOLD.contains(&action.as_str()) { action.as_str() } else { "resume" };
     Some(Notice {
         id: uuid::Uuid::now_v7().to_string(),
-        event: action.clone(),
+        event: event.to_owned(),
         at: at.clone(),
         summary,
         flag: Some(flag.to_string()),

@@ -253,6 +253,27 @@ async fn of_a_fleet_one_gateway_tells() {
 }
 
 #[tokio::test]
+async fn a_latch_that_a_new_release_lifts_is_told_of() {
+    let (hook, site) = (Hook::start().await, Site::builtin());
+    site.configure(&channel(&hook.address));
+    let gateway = site.start().await;
+    eventually("the channel is open", || async {
+        gateway.admin("/metrics").await.text().await.unwrap().contains("waiting{channel=\"ops\"} 0")
+    })
+    .await;
+    roll_back(&gateway, "it looks bad").await;
+    let flag = std::fs::read_to_string(site.flag_file()).unwrap();
+    site.write("flags/async-database.toml", &flag.replace("release = \"1\"", "release = \"2\""));
+    eventually("it is told of", || async { hook.events("/t") == ["rollback", "resume"] }).await;
+    let (_, told) = hook.told("/t").remove(1);
+    assert_eq!((&told["by"], &told["new"]["release"]), (&json!("file"), &json!("2")));
+    assert!(
+        told["summary"].as_str().unwrap().starts_with("async-database goes on at 10 % with release 2, by file"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
 async fn a_gate_that_waits_is_told_of() {
     let (hook, place) = (Hook::start().await, Place::new(Kind::Sqlite).await);
     place.site.configure(&format!("{}events = [\"gate\", \"step\"]\n", channel(&hook.address)));
