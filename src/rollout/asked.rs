@@ -28,6 +28,9 @@ pub enum AskedError {
     /// No such part.
     #[error("there is no `{0}` to ask about; there are user, method, path, host, client and header")]
     Part(String),
+    /// A part that a request has once.
+    #[error("`{0}` is given twice, and a request has one")]
+    Twice(String),
     /// A header without its name.
     #[error("`header` is written `name=value`, not `{0}`")]
     Header(String),
@@ -47,7 +50,12 @@ impl AskedRequest {
     /// If a part is unknown, or cannot be what it is said to be.
     pub fn from_parts(parts: impl IntoIterator<Item = (String, String)>) -> Result<Self, AskedError> {
         let mut asked = Self::default();
+        let mut given = Vec::new();
         for (part, value) in parts {
+            if part != "header" && given.contains(&part) {
+                return Err(AskedError::Twice(part));
+            }
+            given.push(part.clone());
             match part.as_str() {
                 "user" => asked.user = Some(value),
                 "method" => asked.method = value,

@@ -79,7 +79,7 @@ const ACTION_BODIES: [(&str, &str); 10] = [
 const ACTIONS: [&str; 6] = ["pause", "resume", "promote", "rollback", "approve", "skip"];
 
 /// Paths and queries that ask for what there is not, with the status, the kind of problem, and a word of it.
-const QUESTIONS: [(&str, u16, &str, &str); 56] = [
+const QUESTIONS: [(&str, u16, &str, &str); 57] = [
     ("/api/v1/flags?limit=1", 400, "invalid", "`limit=1`"),
     ("/api/v1/flags/F?release=1", 400, "invalid", "`release=1`"),
     ("/api/v1/flags/F/why?user=a", 400, "invalid", "`user=a`"),
@@ -109,6 +109,7 @@ const QUESTIONS: [(&str, u16, &str, &str); 56] = [
     ("/api/v1/flags/%FF/why", 400, "invalid", "UTF-8"),
     ("/api/v1/flags/F/explain?usr=a", 400, "invalid", "`usr`"),
     ("/api/v1/flags/F/explain?user=a&User=b", 400, "invalid", "`User`"),
+    ("/api/v1/flags/F/explain?user=a&user=b", 400, "invalid", "`user` is given twice"),
     ("/api/v1/flags/F/explain?header=a", 400, "invalid", "`header`"),
     ("/api/v1/flags/F/explain?header=", 400, "invalid", "`header`"),
     ("/api/v1/flags/F/explain?client=here", 400, "invalid", "`client`"),
