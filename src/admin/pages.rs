@@ -39,7 +39,7 @@ use crate::admin::pages::card::card;
 use crate::admin::pages::confirm::Confirmation;
 use crate::admin::pages::flag::Shown;
 use crate::admin::pages::form::Form;
-use crate::admin::pages::layout::{Assets, Page, harden, refused, sentence};
+use crate::admin::pages::layout::{Assets, FLAGS_TITLE, HISTORY_TITLE, Page, harden, refused, sentence};
 use crate::admin::pages::session::{Visitor, safe_path, see_other};
 use crate::admin::pages::trend::{Trends, Window};
 use crate::admin::problem::AdminError;
@@ -122,7 +122,7 @@ async fn overview(State(state): Shared, Extension(visitor): Extension<Visitor>) 
     });
     let fleet = fleet(&state);
     let body = html! {
-        h1.unseen { "Flags" }
+        h1.unseen { (FLAGS_TITLE) }
         div #flags .cards data-part {
             @for flag in &flags { (card(flag, &visitor, &state.pages.trends.of(flag, Window::Recent), now)) }
             @if flags.is_empty() { p { "There are no flags in force." } }
@@ -132,7 +132,7 @@ async fn overview(State(state): Shared, Extension(visitor): Extension<Visitor>) 
             div #fleet data-part { (fleet::table(&fleet, now)) }
         }
     };
-    Page::live("Flags", body).into_response(&state, Some(&visitor))
+    Page::live(FLAGS_TITLE, body).into_response(&state, Some(&visitor))
 }
 
 fn fleet(state: &AdminState) -> InstanceList {
@@ -332,7 +332,7 @@ async fn show_history(state: &AdminState, visitor: &Visitor, query: &[u8]) -> Re
         let flag = flag.as_ref().map(|flag| format!("&flag={flag}")).unwrap_or_default();
         format!("/history?before={}{flag}", last.id)
     });
-    let title = flag.as_ref().map_or_else(|| "History".to_owned(), |flag| format!("History of {flag}"));
+    let title = flag.as_ref().map_or_else(|| HISTORY_TITLE.to_owned(), |flag| format!("History of {flag}"));
     let body = html! {
         section.card.wide aria-labelledby="history-title" {
             h1 #history-title { (title) }

@@ -13,12 +13,14 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::harness::{DEADLINE, FLAG, Gateway, Site, eventually, header, stdout};
+use crate::harness::{DEADLINE, FLAG, Gateway, Site, eventually, header, pair, stdout};
 use crate::upstream::Upstream;
 
 /// A browser of its own, driven through chromedriver on a port that the system assigns.
 struct Driven {
     browser: Browser,
+    /// Where chromedriver takes what `WebDriver` has no words for.
+    devtools: String,
     _driver: Child,
     /// Its home: what it writes is in it, and its processes are known by it.
     home: TempDir,
@@ -56,7 +58,22 @@ impl Driven {
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let browser = builder.capabilities(capabilities.as_object().unwrap().clone());
         let browser = browser.connect(&format!("http://127.0.0.1:{port}")).await.unwrap();
-        Self { browser, _driver: driver, home }
+        let session = browser.session_id().await.unwrap().unwrap();
+        let devtools = format!("http://127.0.0.1:{port}/session/{session}/goog/cdp/execute");
+        Self { browser, devtools, _driver: driver, home }
+    }
+
+    /// What a screen reader is told of the page: role and name of everything that is not hidden from it.
+    async fn told(&self) -> Vec<(String, String)> {
+        let ask = json!({"cmd": "Accessibility.getFullAXTree", "params": {}});
+        let tree: Value = Client::new().post(&self.devtools).json(&ask).send().await.unwrap().json().await.unwrap();
+        let nodes = tree["value"]["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] == false);
+        let text = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
+        nodes.map(|node| (text(&node["role"]), text(&node["name"]))).collect()
+    }
+
+    async fn script(&self, script: &str) -> Value {
+        self.browser.execute(script, Vec::new()).await.unwrap()
     }
 
     async fn open(&self, url: &str) {
@@ -187,6 +204,73 @@ async fn a_release_manager_works_in_a_browser() {
     driven.sees("h1", "Log in").await;
     driven.open(&format!("{}/", gateway.admin)).await;
     driven.sees("h1", "Log in").await;
+}
+
+/// What has to have a name, for whoever hears the page.
+const NAMED: [&str; 14] = [
+    "button",
+    "link",
+    "textbox",
+    "spinbutton",
+    "slider",
+    "checkbox",
+    "combobox",
+    "meter",
+    "image",
+    "img",
+    "table",
+    "region",
+    "navigation",
+    "heading",
+];
+
+#[tokio::test]
+async fn who_hears_the_dashboard_or_has_no_mouse_can_use_it() {
+    let (_stable, _canary, _site, gateway) = pair().await;
+    let driven = Driven::start().await;
+    let one = format!("/flags/{FLAG}");
+    for path in ["/", &one, &format!("{one}/set?percentage=30"), "/history", "/flags/nothing"] {
+        driven.open(&format!("{}{path}", gateway.admin)).await;
+        let told = driven.told().await;
+        let nameless: Vec<_> = told.iter().filter(|(role, name)| NAMED.contains(&&**role) && name.is_empty()).collect();
+        assert!(nameless.is_empty(), "{path}: {nameless:?}");
+        let count = |wanted: &str| told.iter().filter(|(role, _)| role == wanted).count();
+        assert_eq!((count("main"), count("banner")), (1, 1), "{path}");
+        let first = driven.script("return document.querySelectorAll('h1').length").await;
+        assert_eq!(first, json!(1), "{path} has one heading of the first level");
+    }
+    driven.open(&format!("{}{one}", gateway.admin)).await;
+    let told = driven.told().await;
+    for chart in ["Requests", "Error rate", "Users on canary", "Latency p50", "Latency p99", "Way to a rollback"] {
+        let is_it =
+            |(role, name): &(String, String)| role == "image" && name.starts_with(&format!("{chart}, since 10 min"));
+        assert!(told.iter().any(is_it), "{chart} in words: {told:?}");
+    }
+
+    // Whoever stands on something stands on it when the page is drawn anew, wherever it is by then.
+    driven.sees("#connection", "live").await;
+    driven.script("document.querySelector('#actions a[href$=\"/promote\"]').focus()").await;
+    let before = driven.script("return document.querySelectorAll('#actions a').length").await;
+    assert_eq!(gateway.act("pause", json!({})).await.status(), 200);
+    driven.sees("#head .phase", "paused").await;
+    driven.sees("#actions", "Resume").await;
+    let stands_on = "return document.activeElement.getAttribute('href')";
+    assert_eq!(driven.script(stands_on).await, json!(format!("{one}/promote")), "of {before} actions");
+
+    // What happens meanwhile is told in the dialog, since nothing else is told while it is open.
+    driven.click("#actions a[href$='/promote']").await;
+    driven.sees("#dialog h1", "Promote").await;
+    assert_eq!(gateway.set(20.0).await.status(), 200);
+    driven.sees("#split", "20 %").await;
+    eventually("it is told", || async {
+        let told = driven.script("return document.querySelector('#dialog #announcer')?.textContent ?? ''").await;
+        told.as_str().unwrap().contains("canary at 20 %")
+    })
+    .await;
+    driven.click("#dialog [data-close]").await;
+    let stands = || async { driven.script(stands_on).await == json!(format!("{one}/promote")) };
+    eventually("whoever closes the dialog is where they were", stands).await;
+    assert_eq!(driven.script("return document.querySelector('body > #announcer') !== null").await, json!(true));
 }
 
 /// A client that keeps no cookies and goes where it is sent by hand.

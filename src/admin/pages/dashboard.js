@@ -7,6 +7,24 @@
   const announcer = document.getElementById("announcer");
   const dialog = document.getElementById("dialog");
 
+  // What can be stood on, and how it is found again in another drawing of the same page: by what it is and does, not by its
+  // place, where something else may be by then.
+  const stops = (part) => [...part.querySelectorAll("a, button, input, summary")];
+  const known = (stop) => [
+    stop.tagName, stop.getAttribute("href"), stop.name, stop.form?.action, stop.getAttribute("aria-label"), stop.textContent,
+  ].join("\n");
+  const place = (part, stop) => {
+    const same = stops(part).filter((other) => known(other) === known(stop));
+    return { name: known(stop), number: same.indexOf(stop) };
+  };
+  const focusAgain = (part, { name, number }) => {
+    const same = stops(part).filter((stop) => known(stop) === name);
+    const found = same[number] ?? same[0];
+    // What is gone leaves whoever stood on it where it was, not at the top of the page.
+    if (!found) part.tabIndex = -1;
+    (found ?? part).focus({ preventScroll: true });
+  };
+
   const parse = (text) => new DOMParser().parseFromString(text, "text/html");
 
   // --- Up to date -------------------------------------------------------------------------------------------------------
@@ -19,14 +37,14 @@
       const selection = document.getSelection();
       if (selection && !selection.isCollapsed && part.contains(selection.anchorNode)) continue;
       const opened = [...part.querySelectorAll("details")].map((details) => details.open);
-      const stops = () => [...part.querySelectorAll("a, button, input, summary")];
-      const focused = stops().indexOf(document.activeElement);
+      const focused = part.contains(document.activeElement) && part !== document.activeElement
+        ? place(part, document.activeElement) : null;
       const scrolled = [...part.querySelectorAll(".scroll")].map((box) => box.scrollLeft);
       part.dataset.shown = next.innerHTML;
       part.replaceChildren(...document.importNode(next, true).childNodes);
       part.querySelectorAll("details").forEach((details, index) => { details.open = opened[index] ?? details.open; });
       part.querySelectorAll(".scroll").forEach((box, index) => { box.scrollLeft = scrolled[index] ?? 0; });
-      if (focused >= 0) stops()[focused]?.focus({ preventScroll: true });
+      if (focused) focusAgain(part, focused);
     }
     const field = document.getElementById("percentage");
     const next = fresh.getElementById("percentage");
@@ -96,11 +114,22 @@
 
   // --- Confirmations in place ----------------------------------------------------------------------------------------------
 
+  // What is outside of an open dialog is told to nobody, and may be drawn anew meanwhile.
+  let opener = null;
+  dialog.addEventListener("close", () => {
+    document.body.append(announcer);
+    if (opener && !opener.part.contains(document.activeElement)) focusAgain(opener.part, opener.place);
+    opener = null;
+  });
+
   const ask = async (url) => {
+    const from = document.activeElement;
+    const part = from?.closest("[data-part]");
     const response = await fetch(url, { headers: { accept: "text/html" } });
     const asked = parse(await response.text()).getElementById("confirm");
     if (!asked) throw new Error("no confirmation");
-    dialog.replaceChildren(document.importNode(asked, true));
+    opener = part && part !== from ? { part, place: place(part, from) } : null;
+    dialog.replaceChildren(document.importNode(asked, true), announcer);
     dialog.showModal();
     (dialog.querySelector("input:not([type=hidden])") ?? dialog).focus();
   };
@@ -138,6 +167,7 @@
   });
 
   // A message about what was done is read once: it is not to come back when the page is loaded again.
+  document.querySelector("main > [role=status]")?.focus();
   if (location.search.includes("done=")) {
     const url = new URL(location.href);
     url.searchParams.delete("done");

@@ -96,10 +96,10 @@ impl Shown<'_> {
         let (done, asked) = (named("done"), named("asked"));
         html! {
             @if let Some(done) = done {
-                p.notice.good role="status" { b { (done.label()) } ": done. The rollout is as it is shown here." }
+                p.notice.good role="status" tabindex="-1" { b { (done.label()) } ": done. The rollout is as it is shown here." }
             }
             @if let Some(asked) = asked {
-                p.notice role="status" { b { (asked.label()) } ": not done yet. It takes another operator, who sees it here." }
+                p.notice role="status" tabindex="-1" { b { (asked.label()) } ": not done yet. It takes another operator, who sees it here." }
             }
             div #head data-part data-generation=(flag.generation) {
                 div.card-head { h1 { (flag.key) } (phase(flag)) }

@@ -12,6 +12,10 @@ use crate::admin::AdminState;
 use crate::admin::pages::session::{CSRF_FIELD, Visitor};
 use crate::admin::problem::AdminError;
 
+/// The titles of the pages that every page leads to.
+pub(crate) const FLAGS_TITLE: &str = "Flags";
+pub(crate) const HISTORY_TITLE: &str = "History";
+
 /// Nothing from anywhere else, and nothing inside the page that could have been put there by somebody else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -119,8 +123,8 @@ impl Page {
                         }
                         @if let Some(visitor) = visitor {
                             nav aria-label="Pages" {
-                                a href="/" { "Flags" }
-                                a href="/history" { "History" }
+                                a href="/" aria-current=[(self.title == FLAGS_TITLE).then_some("page")] { (FLAGS_TITLE) }
+                                a href="/history" aria-current=[(self.title == HISTORY_TITLE).then_some("page")] { (HISTORY_TITLE) }
                             }
                             span #connection .faint hidden {}
                             (identity(visitor))
