@@ -15,6 +15,7 @@ mod fleet;
 mod form;
 mod history;
 mod layout;
+mod past;
 mod ramp;
 mod session;
 mod text;

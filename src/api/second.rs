@@ -29,6 +29,9 @@ pub struct SecondCounts {
     pub limits: Vec<CanaryCounts>,
     /// All requests to the canary, and those of their failures that users met.
     pub traffic: [u64; 2],
+    /// All requests to each arm, stable's before the canary's, whatever the judge heard of them. Older gateways do not tell them.
+    #[serde(default)]
+    pub arms: [[u64; 2]; 2],
 }
 
 /// One comparison with stable.

@@ -1,6 +1,8 @@
 //! Both arms' requests, of all gateways that share a store.
 
-use crate::flag::Arm;
+use std::collections::BTreeMap;
+
+use crate::flag::{Arm, FlagKey, Generation};
 use crate::outcome::{LATENCY_BUCKETS, LatencyHistogram, Tally};
 use crate::recorder::RecordedFlag;
 use crate::rollout::Rollouts;
@@ -27,6 +29,19 @@ impl Rollouts {
         }
         self.book().told = all;
         Ok(())
+    }
+
+    /// What the other gateways that share the store have counted of stable and of the canary, as it was last read: sums that only
+    /// grow as long as the generation is the same.
+    #[must_use]
+    pub fn counts_of_others(&self) -> BTreeMap<(FlagKey, Generation), [Tally; 2]> {
+        let mut sums: BTreeMap<_, [Tally; 2]> = BTreeMap::new();
+        for ArmCounts { flag, generation, arm, counted } in &self.book().others {
+            let [stable, canary] = sums.entry((flag.clone(), *generation)).or_default();
+            let sum = if *arm == Arm::Stable { stable } else { canary };
+            sum.add(&tally(counted));
+        }
+        sums
     }
 }
 

@@ -200,7 +200,7 @@ pub(crate) fn feed(trial: &mut Trial, at: Duration, heard: &Heard) {
 /// What was told, as it was heard.
 fn heard(told: &Told) -> Heard {
     let counts = |[requests, failures]: [u64; 2]| Counts { requests, failures };
-    let SecondCounts { streams, limits, traffic } = &told.counts;
+    let SecondCounts { streams, limits, traffic, arms } = &told.counts;
     let samples = streams.iter().filter_map(|row| {
         let stream = Stream::ALL.into_iter().find(|stream| stream.as_str() == row.stream)?;
         Some(Sample { stream, share: told.share, stable: counts(row.stable), canary: counts(row.canary) })
@@ -209,7 +209,8 @@ fn heard(told: &Told) -> Heard {
         let of = Absolute::BOTH.into_iter().find(|of| of.check().as_str() == row.check)?;
         Some((of, counts(row.canary)))
     });
-    Heard { samples: samples.collect(), absolute: absolute.collect(), traffic: counts(*traffic) }
+    let (traffic, arms) = (counts(*traffic), arms.map(counts));
+    Heard { samples: samples.collect(), absolute: absolute.collect(), traffic, arms }
 }
 
 #[cfg(test)]
@@ -244,6 +245,7 @@ mod tests {
             samples: vec![sample(Stream::Errors), sample(Stream::LatencyP90)],
             absolute: vec![(Absolute::Latency, some), (Absolute::Errors, some)],
             traffic: some,
+            arms: [some, none],
         };
         let mut merged = Merged::default();
         merged.gather(1, 5.0, &begun);
@@ -251,7 +253,7 @@ mod tests {
         let back = heard(told);
         assert_eq!(back.samples, begun.samples);
         assert_eq!(back.absolute, begun.absolute);
-        assert_eq!(back.traffic, begun.traffic);
+        assert_eq!((back.traffic, back.arms), (begun.traffic, begun.arms));
         merged.gather(1, 5.0, &begun);
         merged.gather(2, 5.0, &begun);
         merged.gather(2, 5.0, &Heard::default());

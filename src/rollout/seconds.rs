@@ -69,6 +69,9 @@ pub(crate) fn add_heard(counts: &mut SecondCounts, heard: &Heard) {
         add(&mut row.canary, *heard);
     }
     add(&mut counts.traffic, heard.traffic);
+    for (sum, arm) in counts.arms.iter_mut().zip(heard.arms) {
+        add(sum, arm);
+    }
 }
 
 fn add(sum: &mut [u64; 2], counts: Counts) {

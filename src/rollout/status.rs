@@ -145,6 +145,15 @@ impl Rollouts {
         self.store.seconds(flag, release, since).await
     }
 
+    /// What was counted of a flag second by second, whatever its release, from `from` to before `until`, in seconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn seconds_between(&self, flag: &FlagKey, from: i64, until: i64) -> Result<Vec<Second>, StoreError> {
+        self.store.seconds_between(flag, from, until).await
+    }
+
     /// What happened since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {

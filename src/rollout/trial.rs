@@ -56,6 +56,8 @@ pub(crate) struct Heard {
     pub(crate) absolute: Vec<(Absolute, Counts)>,
     /// All requests to the canary, and those of their failures that users met.
     pub(crate) traffic: Counts,
+    /// All requests to each arm, stable's before the canary's.
+    pub(crate) arms: [Counts; 2],
 }
 
 impl Heard {
@@ -93,6 +95,8 @@ struct Seen {
     canary_heard: Counts,
     /// All of its requests, and those of their failures that users met.
     canary_traffic: Counts,
+    /// All of both arms' requests.
+    arms: [Counts; 2],
 }
 
 impl OnTrial {
@@ -189,6 +193,7 @@ impl OnTrial {
             canary: counts(ledger.compared(Arm::Canary)),
             canary_heard: counts(ledger.admitted(Arm::Canary)),
             canary_traffic: Counts { requests: ledger.counts(Arm::Canary).0, failures: ledger.harm() },
+            arms: Arm::BOTH.map(|arm| counts(ledger.counts(arm))),
         };
         let (stable, canary) = (since(counted.stable, self.seen.stable), since(counted.canary, self.seen.canary));
         let mut absolute = Vec::new();
@@ -205,7 +210,9 @@ impl OnTrial {
         self.changed |= stable != Counts::default() || counted.canary_traffic != self.seen.canary_traffic;
         absolute.push((Absolute::Errors, since(counted.canary_heard, self.seen.canary_heard)));
         let traffic = since(counted.canary_traffic, self.seen.canary_traffic);
-        self.heard = Heard { samples, absolute, traffic };
+        let ([stable, canary], [stable_before, canary_before]) = (counted.arms, self.seen.arms);
+        let arms = [since(stable, stable_before), since(canary, canary_before)];
+        self.heard = Heard { samples, absolute, traffic, arms };
         self.seen = counted;
         ledger.next_block();
     }

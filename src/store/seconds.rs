@@ -69,6 +69,17 @@ impl Store {
         let rows = self.read(sql, &[flag.as_str().into(), release.into(), MAX_READ.into(), since.into()]).await?;
         rows.iter().map(|row| second(flag, row)).collect()
     }
+
+    /// The seconds of a flag's releases, from `from` to before `until`, oldest first: as many of the oldest as can be read.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn seconds_between(&self, flag: &FlagKey, from: i64, until: i64) -> Result<Vec<Second>, StoreError> {
+        let sql = "SELECT * FROM seconds WHERE second >= $2 AND second < $3 AND flag = $1 ORDER BY second, id LIMIT $4";
+        let rows = self.read(sql, &[flag.as_str().into(), from.into(), until.into(), MAX_READ.into()]).await?;
+        rows.iter().map(|row| second(flag, row)).collect()
+    }
 }
 
 fn second(flag: &FlagKey, row: &Row) -> Result<Second, StoreError> {

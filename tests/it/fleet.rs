@@ -43,6 +43,36 @@ impl Fleet {
 }
 
 #[tokio::test]
+async fn charts_show_the_whole_fleet_and_outlive_a_restart() {
+    let mut fleet = Fleet::start(2, &Cluster::shared().database().await).await;
+    let nothing = "Error rate, since 10 min ago. nothing yet";
+    let page = async |gateway: &Gateway| gateway.admin(&format!("/flags/{FLAG}")).await.text().await.unwrap();
+    assert!(page(&fleet.gateways[1]).await.contains(nothing));
+    let seen = async || {
+        for user in 0..20 {
+            fleet.gateways[0].get("/api/v1/x", &format!("user-{user}")).send().await.unwrap();
+        }
+        fleet.gateways[0].get("/api/v1/x", "alice").send().await.unwrap();
+        page(&fleet.gateways[1]).await.contains("Error rate, since 10 min ago. stable: last 0")
+    };
+    eventually("the other gateway's requests are in the charts", seen).await;
+    let kept = async || {
+        let url = format!("/api/v1/flags/{FLAG}/seconds");
+        fleet.gateways[0].admin_json(&url).await["seconds"].as_array().unwrap().iter().any(|second| {
+            let [stable, canary] = [0, 1].map(|arm| second["counts"]["arms"][arm][0].as_u64().unwrap());
+            stable > 0 && canary > 0
+        })
+    };
+    eventually("it is kept", kept).await;
+    for gateway in fleet.gateways.drain(..) {
+        gateway.kill().await;
+    }
+    let gateway = fleet.sites[0].start().await;
+    eventually("what was before the start is in the charts", || async { !page(&gateway).await.contains(nothing) })
+        .await;
+}
+
+#[tokio::test]
 async fn a_change_reaches_every_gateway() {
     let fleet = Fleet::start(3, &Cluster::shared().database().await).await;
     let [first, second, third] = fleet.gateways.as_slice() else { panic!("three were started") };

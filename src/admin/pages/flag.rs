@@ -153,7 +153,7 @@ impl Shown<'_> {
                             @if index > 0 { ", " } (mark.what) } "." }
                     }
                 }
-                p.faint { "As this gateway has seen it since its start." }
+                p.faint { "Of all gateways. What was before the start of this one is from the store, which keeps no latencies." }
             }
         }
     }
