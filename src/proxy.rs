@@ -41,7 +41,7 @@ use crate::proxy::answer::{apologise, mark, respond};
 use crate::proxy::context::Context;
 use crate::proxy::failure::{answer, trouble};
 use crate::proxy::identity::client_ip;
-use crate::proxy::outgoing::send_on;
+use crate::proxy::outgoing::{pass_on_upgrade, send_on};
 use crate::proxy::rescue::{Sent, may_be_repeated, rescue};
 use crate::proxy::shadow::Shadower;
 use crate::recorder::{Answer, RecordedFlagStore};
@@ -205,10 +205,11 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_request_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
+        pass_on_upgrade(session.req_header(), request)?;
         // A request that is sent once more is sent from its beginning.
         context.body_bytes = 0;
         send_on(request, context)?;

@@ -1,7 +1,8 @@
 //! The request as the backend gets it: without what only the gateway may say, and with what it says.
 
+use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 use pingora_http::RequestHeader;
 
 use crate::proxy::context::Context;
@@ -13,6 +14,39 @@ const FLAG: HeaderName = HeaderName::from_static(FLAG_HEADER);
 
 /// As many as the gateway adds to a request at most.
 const ADDED: usize = 8;
+
+/// Lets the client's wish for another protocol go on. pingora passes on that for WebSocket alone.
+pub(crate) fn pass_on_upgrade(asked: &RequestHeader, request: &mut RequestHeader) -> pingora_error::Result<()> {
+    let both_may = asked.version == Version::HTTP_11 && request.version == Version::HTTP_11;
+    if both_may
+        && !request.headers.contains_key(UPGRADE)
+        && let Some(protocol) = upgrade(&asked.headers)
+    {
+        request.insert_header(CONNECTION, UPGRADE.as_str())?;
+        request.insert_header(UPGRADE, protocol)?;
+    }
+    Ok(())
+}
+
+/// The protocols that a client asks for (RFC 9110, section 7.8). Another HTTP is none of them: its requests would come past every
+/// route and every decision; and neither is TLS, which is not spoken with backends in the middle of a connection.
+fn upgrade(asked: &HeaderMap) -> Option<HeaderValue> {
+    let wishes = |name| asked.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
+    let named = wishes(CONNECTION).flat_map(|value| value.split(',')).any(|option| {
+        let option = option.trim();
+        option.eq_ignore_ascii_case(UPGRADE.as_str())
+    });
+    let mut protocols = wishes(UPGRADE).flat_map(|value| value.split(',')).map(str::trim);
+    let spoken_here = |protocol: &str| {
+        let name = protocol.split('/').next().unwrap_or_default();
+        ["h2c", "h2", "http", "tls"].iter().any(|own| name.eq_ignore_ascii_case(own))
+    };
+    let mut values = asked.get_all(UPGRADE).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) if named && !protocols.any(spoken_here) => Some(value.clone()),
+        _ => None,
+    }
+}
 
 /// Makes the client's request the gateway's.
 ///

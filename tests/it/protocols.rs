@@ -1,6 +1,7 @@
 //! What HTTP can do beside a plain request and its answer, passed on as it is: gRPC, upgrades, 1xx, HEAD, ranges, large headers.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use futures_util::stream;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -13,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::framing::Recorder;
 use crate::harness::{DEADLINE, Gateway, Site, eventually, read_to_end};
 use crate::upstream::Upstream;
 
@@ -29,12 +31,14 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 }
 
 /// A server that reads a head, answers `first`, and then sends back what it gets.
-async fn scripted(first: &'static str) -> String {
+async fn scripted(first: &str) -> String {
+    let first: Arc<str> = first.into();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
+            let first = Arc::clone(&first);
             tokio::spawn(async move {
                 read_until(&mut stream, "\r\n\r\n").await;
                 stream.write_all(first.as_bytes()).await.unwrap();
@@ -105,22 +109,56 @@ async fn grpc_keeps_its_trailers_both_ways() {
 
 #[tokio::test]
 async fn an_upgrade_is_decided_counted_and_then_left_alone() {
-    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-    let address = scripted(switch).await;
-    let (_site, gateway) = before(&address).await;
-    let mut client = TcpStream::connect(gateway.address()).await.unwrap();
-    let request = "GET /api/v1/socket HTTP/1.1\r\nhost: a.test\r\nx-user-id: alice\r\nconnection: upgrade\r\n\
-                   upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    client.write_all(request.as_bytes()).await.unwrap();
-    let head = read_until(&mut client, "\r\n\r\n").await.to_ascii_lowercase();
-    assert!(head.starts_with("http/1.1 101 ") && head.contains("upgrade: websocket\r\n"), "{head}");
-    assert!(head.contains("x-tidegate-variant: async\r\n") && head.contains("x-request-id: "), "{head}");
-    for said in ["\0first\n", "GET / not HTTP\r\n\r\n", "last"] {
-        client.write_all(said.as_bytes()).await.unwrap();
-        assert_eq!(read_until(&mut client, said).await, said);
+    for (protocol, more) in [
+        ("websocket", "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+        ("tcp", "x: y\r\n"),
+        ("SPDY/3.1", ""),
+    ] {
+        let switch = format!("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n");
+        let address = scripted(&switch).await;
+        let (_site, gateway) = before(&address).await;
+        let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+        let request = format!(
+            "GET /api/v1/socket HTTP/1.1\r\nhost: a.test\r\nx-user-id: alice\r\n\
+             connection: keep-alive, Upgrade\r\nupgrade: {protocol}\r\n{more}\r\n"
+        );
+        client.write_all(request.as_bytes()).await.unwrap();
+        let head = read_until(&mut client, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 101 ") && head.contains(&format!("upgrade: {protocol}\r\n")), "{head}");
+        let head = head.to_ascii_lowercase();
+        assert!(head.contains("x-tidegate-variant: async\r\n") && head.contains("x-request-id: "), "{head}");
+        for said in ["\0first\n", "GET / not HTTP\r\n\r\n", "last"] {
+            client.write_all(said.as_bytes()).await.unwrap();
+            assert_eq!(read_until(&mut client, said).await, said);
+        }
+        drop(client);
+        eventually("it is counted", || async { gateway.outcomes("async", "success").await == 1.0 }).await;
     }
-    drop(client);
-    eventually("it is counted", || async { gateway.outcomes("async", "success").await == 1.0 }).await;
+}
+
+/// Over an upgraded connection requests would come past every route.
+#[tokio::test]
+async fn no_upgrade_to_another_http_is_asked_of_a_backend() {
+    let upstream = Recorder::start().await;
+    let site = Site::with_servers(&upstream.address, &upstream.address);
+    let gateway = site.start().await;
+    for wish in [
+        "connection: upgrade\r\nupgrade: h2c",
+        "connection: upgrade, http2-settings\r\nhttp2-settings: AAMAAABkAAQAAP__\r\nupgrade: H2C",
+        "connection: upgrade\r\nupgrade: tcp, h2c",
+        "connection: upgrade\r\nupgrade: tcp\r\nupgrade: h2c",
+        "connection: upgrade\r\nupgrade: HTTP/2.0",
+        "connection: upgrade\r\nupgrade: TLS/1.2",
+        "upgrade: tcp",
+    ] {
+        let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+        let request = format!("GET /x HTTP/1.1\r\nhost: a.test\r\n{wish}\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let head = read_until(&mut client, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{wish}: {head}");
+    }
+    let heard = upstream.text().to_ascii_lowercase();
+    assert!(heard.contains("get /x ") && !heard.contains("upgrade") && !heard.contains("h2c"), "{heard}");
 }
 
 #[tokio::test]
