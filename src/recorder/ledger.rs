@@ -117,8 +117,8 @@ impl Ledger {
         }
     }
 
-    /// Begins another cohort of waits, with these lines, and gives its number. The one of [`COHORTS`] before gives up its
-    /// place, so it should have been asked about.
+    /// Begins another cohort of waits, with these lines, and gives its number. The one of
+    /// [`COHORTS`](crate::recorder::COHORTS) before gives up its place, so it should have been asked about.
     pub fn next_cohort(&self, lines: &Lines) -> u32 {
         self.waits.next_cohort(lines)
     }
@@ -158,14 +158,14 @@ impl Ledger {
         self.long_keys.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The ids of the canary's latest failures, at most [`MAX_SAMPLES`], oldest first.
+    /// The ids of the canary's latest failures, at most [`MAX_SAMPLES`](crate::recorder::MAX_SAMPLES), oldest first.
     #[must_use]
     pub fn samples(&self) -> Vec<String> {
         self.samples.ids()
     }
 
     /// The ids of its latest requests that waited longer than the line of stable's 90th percentile or of `max_latency`, at most
-    /// [`MAX_SAMPLES`], oldest first.
+    /// [`MAX_SAMPLES`](crate::recorder::MAX_SAMPLES), oldest first.
     #[must_use]
     pub fn slow_samples(&self) -> Vec<String> {
         self.slow.ids()
