@@ -162,6 +162,14 @@ async fn a_release_manager_works_in_a_browser() {
     let readable = driven.browser.execute("return document.cookie", Vec::new()).await.unwrap();
     assert_eq!(readable, json!(""), "no script reads the token");
 
+    // What was typed before the page's script was there is not drawn over.
+    let typed =
+        "document.getElementById('percentage').value = '33'; document.getElementById('connection').textContent = ''";
+    driven.browser.execute(typed, Vec::new()).await.unwrap();
+    driven.sees("#connection", "live").await;
+    let kept = driven.browser.execute("return document.getElementById('percentage').value", Vec::new()).await.unwrap();
+    assert_eq!(kept, json!("33"));
+
     driven.type_into("#percentage", "25").await;
     driven.click("form.percentage button").await;
     driven.sees("#dialog .effect", "15 % of users move to canary").await;

@@ -46,9 +46,11 @@
       part.querySelectorAll(".scroll").forEach((box, index) => { box.scrollLeft = scrolled[index] ?? 0; });
       if (focused) focusAgain(part, focused);
     }
+    // What somebody has typed stays, also from before this script was there to hear of it.
     const field = document.getElementById("percentage");
     const next = fresh.getElementById("percentage");
-    if (field && next && !field.dataset.touched && field !== document.activeElement) {
+    if (field && next && field.value === field.defaultValue && field !== document.activeElement) {
+      field.defaultValue = next.value;
       field.value = next.value;
       field.dispatchEvent(new Event("refreshed"));
     }
@@ -107,8 +109,8 @@
   const number = document.getElementById("percentage");
   if (slider && number) {
     slider.hidden = false;
-    slider.addEventListener("input", () => { number.value = slider.value; number.dataset.touched = "yes"; });
-    number.addEventListener("input", () => { slider.value = number.value; number.dataset.touched = "yes"; });
+    slider.addEventListener("input", () => { number.value = slider.value; });
+    number.addEventListener("input", () => { slider.value = number.value; });
     number.addEventListener("refreshed", () => { slider.value = number.value; });
   }
 
