@@ -83,8 +83,17 @@ async fn what_slows_both_down_is_nobodys_fault() {
     stable.answer_after(longer);
     canary.answer_after(longer);
     ask_until_compared(&gateway, before + 100).await;
-    let rows = row(&gateway, "latency_p50").await;
-    assert!(rows["failures"].as_u64() >= Some(60), "{rows}");
+    // Some of those are from before, and what is slow is said anew as stable slows down.
+    let mut round = 1000;
+    eventually("many of them are slow", || {
+        round += 1;
+        let gateway = &gateway;
+        async move {
+            ask_at_once(gateway, round).join_all().await;
+            row(gateway, "latency_p50").await["failures"].as_u64() >= Some(60)
+        }
+    })
+    .await;
     assert_eq!(gateway.flag().await["phase"], "manual");
 }
 
