@@ -19,6 +19,8 @@ pub use crate::downstream::refusal::Refusal;
 pub use crate::downstream::tls::{CertificateFiles, ClientCertificates, Demand, Handshakes, Offer, Tls, TlsConfig};
 pub use crate::downstream::turned_away::TurnedAway;
 
+pub(crate) use crate::downstream::head::is_token;
+
 /// What clients may take of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 use pingora_http::RequestHeader;
 
+use crate::downstream::is_token;
 use crate::proxy::context::Context;
 use crate::proxy::forwarded::tell;
 use crate::proxy::shadow::SHADOW_HEADER;
@@ -28,24 +29,22 @@ pub(crate) fn pass_on_upgrade(asked: &RequestHeader, request: &mut RequestHeader
     Ok(())
 }
 
-/// The protocols that a client asks for (RFC 9110, section 7.8). Another HTTP is none of them: its requests would come past every
-/// route and every decision; and neither is TLS, which is not spoken with backends in the middle of a connection.
+/// The protocols that a client asks for (RFC 9110, section 7.8), if that can be read in one way. Another HTTP is none of them: its
+/// requests would come past every route and every decision; and neither is TLS, which is not spoken with backends in the middle
+/// of a connection.
 fn upgrade(asked: &HeaderMap) -> Option<HeaderValue> {
-    let wishes = |name| asked.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
-    let named = wishes(CONNECTION).flat_map(|value| value.split(',')).any(|option| {
-        let option = option.trim();
-        option.eq_ignore_ascii_case(UPGRADE.as_str())
-    });
-    let mut protocols = wishes(UPGRADE).flat_map(|value| value.split(',')).map(str::trim);
-    let spoken_here = |protocol: &str| {
-        let name = protocol.split('/').next().unwrap_or_default();
-        ["h2c", "h2", "http", "tls"].iter().any(|own| name.eq_ignore_ascii_case(own))
-    };
+    let options = asked.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let mut options = options.flat_map(|value| value.split(','));
     let mut values = asked.get_all(UPGRADE).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) if named && !protocols.any(spoken_here) => Some(value.clone()),
-        _ => None,
-    }
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let others = value.to_str().ok()?.split(',').all(|protocol| {
+        let name = protocol.trim().split('/').next().unwrap_or_default();
+        let begins = |own: &str| name.get(..own.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(own));
+        let is_own = ["h2", "h3", "http", "tls"].into_iter().any(begins);
+        !name.is_empty() && name.bytes().all(is_token) && !is_own
+    });
+    let is_named = options.any(|option| option.trim().eq_ignore_ascii_case(UPGRADE.as_str()));
+    (others && is_named).then(|| value.clone())
 }
 
 /// Makes the client's request the gateway's.

@@ -149,6 +149,10 @@ async fn no_upgrade_to_another_http_is_asked_of_a_backend() {
         "connection: upgrade\r\nupgrade: tcp\r\nupgrade: h2c",
         "connection: upgrade\r\nupgrade: HTTP/2.0",
         "connection: upgrade\r\nupgrade: TLS/1.2",
+        "connection: upgrade\r\nupgrade: h2c-14",
+        "connection: upgrade\r\nupgrade: h2c, \u{e9}",
+        "connection: upgrade\r\nupgrade: h2c;q=1",
+        "connection: upgrade\r\nupgrade:",
         "upgrade: tcp",
     ] {
         let mut client = TcpStream::connect(gateway.address()).await.unwrap();
