@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use http::header::COOKIE;
-use pingora_http::RequestHeader;
+use http::request::Parts;
 
 use crate::flag::{Attributes, cookie_in};
 use crate::proxy::forwarded::client_of;
@@ -13,7 +13,7 @@ use crate::proxy::{FLAG_HEADER, TOKEN_HEADER, VARIANT_HEADER};
 
 /// A request with what is known about its sender. Nothing is copied from it.
 pub(crate) struct ProxiedRequest<'r> {
-    pub(crate) request: &'r RequestHeader,
+    pub(crate) request: &'r Parts,
     pub(crate) host: Option<&'r str>,
     pub(crate) identity: &'r Identity,
     /// The address that the connection came from; `None` for a Unix socket.
@@ -64,7 +64,7 @@ impl Attributes for ProxiedRequest<'_> {
 }
 
 /// The value of the first cookie called `name`.
-pub(crate) fn cookie<'r>(request: &'r RequestHeader, name: &str) -> Option<&'r str> {
+pub(crate) fn cookie<'r>(request: &'r Parts, name: &str) -> Option<&'r str> {
     let headers = request.headers.get_all(COOKIE).into_iter();
     let headers = headers.filter_map(|header| std::str::from_utf8(header.as_bytes()).ok());
     headers.filter_map(|header| cookie_in(header, name)).next()
@@ -72,6 +72,8 @@ pub(crate) fn cookie<'r>(request: &'r RequestHeader, name: &str) -> Option<&'r s
 
 #[cfg(test)]
 mod tests {
+    use pingora_http::RequestHeader;
+
     use super::*;
     use crate::proxy::forwarded::FORWARDED_FOR;
     use crate::proxy::identity::Anonymous;

@@ -303,6 +303,12 @@ impl Context {
         }
     }
 
+    /// What is left of the time that the whole exchange may take, if that is limited.
+    pub(crate) fn time_left(&self, now: Instant) -> Option<Duration> {
+        let total = self.upstream.as_ref()?.timeouts().total?;
+        Some(total.saturating_sub(now.duration_since(self.exchange_began?)))
+    }
+
     /// Ends an exchange that has taken longer than it may in all. Without such a limit no clock is read.
     pub(crate) fn check_total(&self, now: impl FnOnce() -> Instant) -> pingora_error::Result<()> {
         let total = self.upstream.as_ref().and_then(|upstream| upstream.timeouts().total);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use http::header::HOST;
-use pingora_http::RequestHeader;
+use http::request::Parts;
 
 use crate::access::Role;
 use crate::api::Problem;
@@ -27,7 +27,7 @@ const TOKEN: HeaderName = HeaderName::from_static(TOKEN_HEADER);
 
 impl Gateway {
     /// Routes and decides: afterwards the context knows the upstream. Otherwise says why there is none.
-    pub(crate) fn decide(&self, request: &RequestHeader, context: &mut Context) -> Result<(), Problem> {
+    pub(crate) fn decide(&self, request: &Parts, context: &mut Context) -> Result<(), Problem> {
         let path = plain(request.uri.path()).map_err(Refusal::problem)?;
         let mut missing_flag = None;
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| request.uri.host());
@@ -110,7 +110,7 @@ impl Gateway {
     /// The request, which stable answers, if the canary is to get a copy of it.
     fn original(
         &self,
-        request: &RequestHeader,
+        request: &Parts,
         settings: &Settings,
         entry: &Arc<RecordedFlag>,
         key: Option<u64>,
@@ -127,7 +127,7 @@ impl Gateway {
     }
 
     /// The arm that the request asks for, if it shows a token that may.
-    fn chosen(&self, request: &RequestHeader) -> Option<Arm> {
+    fn chosen(&self, request: &Parts) -> Option<Arm> {
         let asked = request.headers.get(OVERRIDE)?;
         let arm = Arm::BOTH.into_iter().find(|arm| arm.as_str().as_bytes() == asked.as_bytes())?;
         let token = self.access.find(request.headers.get(TOKEN)?.to_str().ok()?)?;

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::header::{FORWARDED, HOST};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use pingora_http::RequestHeader;
 
 use crate::proxy::identity::Identity;
 
@@ -22,7 +22,7 @@ const SEPARATOR: &[u8] = b", ";
 const ELEMENT: usize = 64;
 
 /// The client: whoever is the last that no trusted proxy speaks for. What stands before it, anyone may have written.
-pub(crate) fn client_of(request: &RequestHeader, peer: Option<IpAddr>, identity: &Identity) -> Option<IpAddr> {
+pub(crate) fn client_of(request: &Parts, peer: Option<IpAddr>, identity: &Identity) -> Option<IpAddr> {
     if !identity.trusts(peer) {
         return peer;
     }
@@ -38,7 +38,7 @@ pub(crate) fn client_of(request: &RequestHeader, peer: Option<IpAddr>, identity:
 }
 
 /// Whether the client spoke TLS, to us or to a trusted proxy.
-pub(crate) fn is_secure(request: &RequestHeader, tls: bool, trusted: bool) -> bool {
+pub(crate) fn is_secure(request: &Parts, tls: bool, trusted: bool) -> bool {
     let told = request.headers.get(PROTO).filter(|_| trusted);
     tls || told.is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
 }

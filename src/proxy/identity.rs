@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use pingora_core::protocols::l4::socket::SocketAddr;
@@ -204,7 +205,7 @@ impl Identity {
     /// name others.
     pub(crate) fn identify<'r>(
         &self,
-        request: &'r RequestHeader,
+        request: &'r Parts,
         peer: Option<IpAddr>,
         trusted: bool,
     ) -> Identified<'r> {
@@ -242,7 +243,7 @@ impl Identity {
 
 /// The value of the header `name` as text. Two values could mean one user here and another at the backend: they mean
 /// nobody.
-fn only_value<'r>(request: &'r RequestHeader, name: &HeaderName) -> Option<&'r str> {
+fn only_value<'r>(request: &'r Parts, name: &HeaderName) -> Option<&'r str> {
     let mut values = request.headers.get_all(name).into_iter();
     match (values.next(), values.next()) {
         (Some(value), None) => std::str::from_utf8(value.as_bytes()).ok(),

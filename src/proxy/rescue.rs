@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::HeaderName;
-use pingora_http::RequestHeader;
+use http::request::Parts;
 use pingora_proxy::Session;
 
 use crate::outcome::Failure;
@@ -77,14 +77,29 @@ pub(crate) fn fallback(canary: &Upstream, stable: Arc<Upstream>, route: RouteRes
     route.enabled.unwrap_or(config.enabled).then_some(Fallback { upstream: stable, retry_buffer })
 }
 
+/// What a client asked for, as far as it matters to whether that can be sent once more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'r> {
+    pub(crate) request: &'r Parts,
+    /// How many bytes of its body were read, if all of them are at hand.
+    pub(crate) body: Option<usize>,
+}
+
+impl<'r> Asked<'r> {
+    pub(crate) fn of(session: &'r Session) -> Self {
+        let body = (!session.as_ref().retry_buffer_truncated()).then(|| session.body_bytes_read());
+        Self { request: session.req_header(), body }
+    }
+}
+
 /// Sends the request, which the canary has just failed, over to stable, and says whether it did.
-pub(crate) fn rescue(session: &Session, context: &mut Context, failure: Failure, sent: Sent, now: Instant) -> bool {
+pub(crate) fn rescue(asked: Asked<'_>, context: &mut Context, failure: Failure, sent: Sent, now: Instant) -> bool {
     if context.response_began {
         return false;
     }
     let Some(fallback) = &context.fallback else { return false };
-    let kept = !session.as_ref().retry_buffer_truncated() && session.body_bytes_read() <= fallback.retry_buffer;
-    let safe = sent == Sent::Nothing || may_be_repeated(session.req_header());
+    let kept = asked.body.is_some_and(|body| body <= fallback.retry_buffer);
+    let safe = sent == Sent::Nothing || may_be_repeated(asked.request);
     if !kept || !safe || !fallback.upstream.budget().withdraw(now) {
         return false;
     }
@@ -93,7 +108,7 @@ pub(crate) fn rescue(session: &Session, context: &mut Context, failure: Failure,
 }
 
 /// Whether the client may send the request twice.
-pub(crate) fn may_be_repeated(request: &RequestHeader) -> bool {
+pub(crate) fn may_be_repeated(request: &Parts) -> bool {
     request.method.is_idempotent() || request.headers.contains_key(IDEMPOTENCY_KEY)
 }
 
@@ -165,6 +180,8 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use pingora_http::RequestHeader;
 
     use super::*;
 

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::HeaderName;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
 use jiff::SignedDuration;
 use opentelemetry::KeyValue;
 use pingora_error::Error;
-use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use uuid::Uuid;
 
@@ -30,6 +30,28 @@ pub struct Seeing {
     pub sample: f64,
 }
 
+/// What is told of an exchange with a client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told<'r> {
+    pub(crate) request: &'r Parts,
+    /// What the client was answered, if it was.
+    pub(crate) status: Option<u16>,
+    /// Bytes of both bodies.
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+impl<'r> Told<'r> {
+    pub(crate) fn of(session: &'r Session) -> Self {
+        Self {
+            request: session.req_header(),
+            status: session.response_written().map(|response| response.status.as_u16()),
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+        }
+    }
+}
+
 /// The trace that a request belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Trace {
@@ -46,7 +68,7 @@ impl Seeing {
     /// The trace that a request goes on with: its own, or one that begins here.
     ///
     /// Whoever is not trusted may name a trace, but not have it recorded: that would let anyone fill a collector.
-    pub(crate) fn trace(&self, request: &RequestHeader, trusted: bool) -> Trace {
+    pub(crate) fn trace(&self, request: &Parts, trusted: bool) -> Trace {
         let mut values = request.headers.get_all(TRACEPARENT).into_iter();
         let given = match (values.next(), values.next()) {
             (Some(value), None) => value.to_str().ok().and_then(TraceContext::parse),
@@ -77,7 +99,7 @@ impl Seeing {
     /// Tells of a request that has ended.
     pub(crate) fn tell(
         &self,
-        session: &Session,
+        told: Told<'_>,
         context: &Context,
         error: Option<&Error>,
         outcome: Outcome,
@@ -91,7 +113,7 @@ impl Seeing {
         let took = now.saturating_duration_since(context.started());
         let ended = clock::wall();
         let began = ended.checked_sub(SignedDuration::try_from(took).unwrap_or_default()).unwrap_or(ended);
-        let request = session.req_header();
+        let request = told.request;
         let decision = context.decision.as_ref();
         let line = AccessLine {
             at: began.to_string(),
@@ -108,12 +130,12 @@ impl Seeing {
             reason: decision.map(|decision| decision.evaluation.reason.as_str()),
             generation: decision.map(|decision| decision.entry.rollout.generation.get()),
             upstream: context.server.as_ref().map(|server| server.endpoint().name()),
-            status: session.response_written().map(|response| response.status.as_u16()),
+            status: told.status,
             outcome: decision.map(|_| outcome.as_str()),
             rescued: context.was_given_up(),
             diverted: context.diverted,
-            bytes_in: session.body_bytes_read() as u64,
-            bytes_out: session.body_bytes_sent() as u64,
+            bytes_in: told.bytes_in,
+            bytes_out: told.bytes_out,
             duration_ms: milliseconds(took),
             upstream_ms: context
                 .exchange_began

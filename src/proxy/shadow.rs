@@ -13,6 +13,7 @@ use http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRANSFER_ENCODING, UPGRADE,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
@@ -29,7 +30,8 @@ use crate::clock;
 use crate::flag::{FlagKey, Phase, Shadow};
 use crate::proxy::rescue::may_be_repeated;
 use crate::proxy::upstream::{Tried, Upstream};
-use crate::proxy::{MAX_INTERIM_ANSWERS, REQUEST_ID_HEADER, VARIANT_HEADER};
+use crate::proxy::exchange::MAX_INTERIM_ANSWERS;
+use crate::proxy::{REQUEST_ID_HEADER, VARIANT_HEADER};
 use crate::recorder::{RecordedFlag, RecordedFlagStore};
 use crate::shadow::{Answer, Body, CopyResult, Leave, Sample, Shadows, compare};
 
@@ -58,7 +60,7 @@ const OF_CONNECTION: [HeaderName; 8] = [
 ];
 
 /// Whether `request` can be copied at all.
-pub(crate) fn can_be_copied(request: &RequestHeader) -> bool {
+pub(crate) fn can_be_copied(request: &Parts) -> bool {
     !request.headers.contains_key(UPGRADE) && !CONDITIONAL.iter().any(|name| request.headers.contains_key(name))
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
+use http::request::Parts;
 use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
 use jsonwebtoken::crypto::verify;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation, decode, decode_header};
-use pingora_http::RequestHeader;
 use serde_json::{Map, Value};
 
 use crate::proxy::attributes::cookie;
@@ -104,7 +104,7 @@ impl Tokens {
     }
 
     /// The claims of the request's token, if it has one that is to be believed. A bad token is none.
-    pub(crate) fn claims(&self, request: &RequestHeader) -> Option<Map<String, Value>> {
+    pub(crate) fn claims(&self, request: &Parts) -> Option<Map<String, Value>> {
         let token = match &self.place {
             TokenPlace::Cookie(name) => cookie(request, name)?,
             TokenPlace::Header(name) => {
