@@ -13,13 +13,16 @@ mod turned_away;
 
 use std::time::Duration;
 
-pub use crate::downstream::accept::{Entrance, Seats, accept};
+pub use crate::downstream::accept::{Entrance, Seats};
 pub use crate::downstream::head::HeadLimits;
 pub use crate::downstream::refusal::Refusal;
 pub use crate::downstream::tls::{CertificateFiles, ClientCertificates, Demand, Handshakes, Offer, Tls, TlsConfig};
 pub use crate::downstream::turned_away::TurnedAway;
 
+pub(crate) use crate::downstream::accept::{Serve, Transport, accept};
+pub(crate) use crate::downstream::connection::{Connection, Next, Whole};
 pub(crate) use crate::downstream::head::is_token;
+pub(crate) use crate::downstream::patience::Timer;
 
 /// What clients may take of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

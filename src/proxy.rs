@@ -7,6 +7,7 @@ mod answer;
 mod attributes;
 mod context;
 mod decide;
+mod direct;
 mod exchange;
 mod failure;
 mod forwarded;
@@ -26,11 +27,14 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::access::Access;
+use crate::clock;
+use crate::proxy::context::Context;
 use crate::proxy::shadow::Shadower;
 use crate::recorder::RecordedFlagStore;
 use crate::shadow::Shadows;
 
 pub use crate::proxy::context::InFlight;
+pub use crate::proxy::direct::Front;
 pub use crate::proxy::identity::{Anonymous, Identity, IdentityConfig, JwtConfig, Source, TokenPlace};
 pub use crate::proxy::policy::{Config, Policy};
 pub use crate::proxy::rescue::{BudgetConfig, MAX_RETRY_BUFFER, RescueConfig, RouteRescue};
@@ -73,10 +77,11 @@ pub struct Tools {
 }
 
 /// The gateway: one for all requests.
+#[derive(Clone)]
 pub struct Gateway {
     policy: Arc<Policy>,
     access: Arc<Access>,
-    seeing: Seeing,
+    seeing: Arc<Seeing>,
     flags: Arc<RecordedFlagStore>,
     in_flight: Arc<InFlight>,
     shadows: Arc<Shadows>,
@@ -95,6 +100,12 @@ impl Gateway {
     pub fn new(policy: Arc<Policy>, tools: Tools) -> Self {
         let Tools { flags, in_flight, access, shadow, seeing } = tools;
         let shadower = Arc::new(Shadower::new(&shadow, Arc::clone(&flags)));
+        let seeing = Arc::new(seeing);
         Self { policy, access, seeing, flags, in_flight, shadows: shadow.shadows, shadower }
+    }
+
+    /// What a request that begins now carries.
+    fn new_context(&self) -> Context {
+        Context::new(clock::now(), &self.in_flight, self.policy.load())
     }
 }

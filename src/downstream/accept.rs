@@ -11,7 +11,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use pingora_core::apps::ServerApp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -126,11 +125,26 @@ impl Entrance {
     }
 }
 
+/// What carries a client's connection.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send + Sync + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send + Sync + 'static> Transport for S {}
+
+/// Who answers clients.
+pub(crate) trait Serve: Send + Sync + 'static {
+    /// Serves a connection that has begun, until `stopping` turns true.
+    fn serve<S: Transport>(
+        &self,
+        connection: Box<Connection<S>>,
+        stopping: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send;
+}
+
 /// Hands every connection that `listener` takes to `app`, until `closing` turns true.
 ///
 /// Each is let in by the `entrance` of that moment, and goes on after the end until `stopping` turns true as well. Those that
-/// wait for their next request then have to be let go, by `app.cleanup()`.
-pub async fn accept<A: ServerApp + Send + Sync + 'static>(
+/// wait for their next request are let go then.
+pub(crate) async fn accept<A: Serve>(
     listener: TcpListener,
     app: Arc<A>,
     entrance: Arc<ArcSwap<Entrance>>,
@@ -179,7 +193,7 @@ fn household(address: IpAddr) -> IpAddr {
 }
 
 /// Finds out who is there and which protocols they speak, then serves them.
-async fn welcome<A: ServerApp + Send + Sync + 'static>(
+async fn welcome<A: Serve>(
     mut socket: TcpStream,
     mut peer: SocketAddr,
     app: Arc<A>,
@@ -252,18 +266,17 @@ fn is_worth_telling(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
 }
 
-async fn serve<A, S>(mut connection: Connection<S>, app: Arc<A>, mut stopping: watch::Receiver<bool>)
-where
-    A: ServerApp + Send + Sync + 'static,
-    S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send + Sync + 'static,
-{
+async fn serve<A: Serve, S: Transport>(
+    mut connection: Connection<S>,
+    app: Arc<A>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let begun = tokio::select! {
         begun = connection.begins() => begun,
         _ = stopping.wait_for(|stop| *stop) => false,
     };
     if begun {
-        // What is left of the connection is for pingora to reuse, and it does so within.
-        drop(app.process_new(Box::new(connection), &stopping).await);
+        app.serve(Box::new(connection), stopping).await;
     }
 }
 

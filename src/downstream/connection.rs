@@ -6,6 +6,7 @@
 
 mod answering;
 mod transport;
+mod whole;
 
 use std::fmt;
 use std::io;
@@ -33,8 +34,11 @@ use crate::downstream::patience::{Pace, Timer, poll_timer};
 use crate::downstream::refusal::Refusal;
 use crate::downstream::turned_away::TurnedAway;
 
-/// What is read at once of a head.
-const READ: usize = 4096;
+/// What is read at once of a head, and of a body that comes with it.
+const READ: usize = 16 * 1024;
+
+/// What there is room for, at least, in what was read before.
+const MORE: usize = 4096;
 
 /// How long, and for how many bytes, a refused client may go on sending: closing at once would reset the connection and
 /// could take the answer with it (RFC 9112, section 9.6).
@@ -43,6 +47,8 @@ const LINGER_BYTES: usize = 256 * 1024;
 
 /// The beginning of an HTTP/2 connection (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub(crate) use crate::downstream::connection::whole::{Next, Whole};
 
 /// Where in the client's messages the connection is.
 #[derive(Debug)]
@@ -203,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !self.input.is_empty() {
-            self.input.reserve(READ);
+            self.input.reserve(MORE);
             return poll_read_buf(Pin::new(&mut self.socket), context, &mut self.input);
         }
         // Who waits holds no buffer, and mostly there is nothing yet.
@@ -399,7 +405,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 answer.advance(written);
             }
             ready!(Pin::new(&mut *socket).poll_shutdown(context))?;
-            let mut waste = [0; READ];
+            let mut waste = [0; MORE];
             while *drained < LINGER_BYTES {
                 let mut waste = ReadBuf::new(&mut waste);
                 ready!(Pin::new(&mut *socket).poll_read(context, &mut waste))?;

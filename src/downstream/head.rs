@@ -101,7 +101,7 @@ fn end(input: &[u8], seen: &mut usize) -> Result<Option<usize>, Refusal> {
 }
 
 /// The first line, without its end, and what comes after it.
-fn first_line(lines: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(super) fn first_line(lines: &[u8]) -> (&[u8], Option<&[u8]>) {
     let end = memchr(b'\n', lines);
     let line = lines.get(..end.unwrap_or(lines.len())).unwrap_or_default();
     (line.strip_suffix(b"\r").unwrap_or(line), end.and_then(|end| lines.get(end + 1..)))
@@ -246,12 +246,12 @@ impl<'h> Fields<'h> {
 }
 
 /// Whether `name` is this name, also as a backend behind CGI or WSGI might see it, who cannot tell `_` from `-`.
-fn named(name: &[u8], wanted: &[u8]) -> bool {
+pub(super) fn named(name: &[u8], wanted: &[u8]) -> bool {
     let same = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-');
     name.len() == wanted.len() && name.iter().zip(wanted).all(same)
 }
 
-fn trimmed(value: &[u8]) -> &[u8] {
+pub(super) fn trimmed(value: &[u8]) -> &[u8] {
     let outside = |byte: &u8| !matches!(byte, b' ' | b'\t');
     let begin = value.iter().position(outside).unwrap_or(value.len());
     let end = value.iter().rposition(outside).map_or(begin, |last| last + 1);

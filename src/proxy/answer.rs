@@ -27,6 +27,24 @@ pub(crate) fn mark(response: &mut ResponseHeader, context: &Context) -> pingora_
     response.insert_header(REQUEST_ID_HEADER, context.request_id())
 }
 
+/// As [`mark`], for an answer that is being written.
+pub(crate) fn write_marks(out: &mut Vec<u8>, context: &Context) {
+    if let (true, Some(_), Some(upstream)) = (context.settings.expose_variant, &context.decision, &context.upstream) {
+        write_field(out, VARIANT_HEADER.as_bytes(), upstream.variant().as_bytes());
+    }
+    if let Some(cookie) = &context.new_anonymous {
+        write_field(out, SET_COOKIE.as_str().as_bytes(), cookie.as_bytes());
+    }
+    write_field(out, REQUEST_ID_HEADER.as_bytes(), context.request_id().as_bytes());
+}
+
+/// Writes a header field.
+pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
 /// Answers a request that goes to no upstream, and keeps the connection.
 pub(crate) async fn respond(session: &mut Session, context: &Context, problem: Problem) -> pingora_error::Result<()> {
     let (response, body) = problem_response(context, problem)?;
@@ -51,7 +69,7 @@ pub(crate) async fn apologise(session: &mut Session, context: &Context, problem:
     }
 }
 
-fn problem_response(context: &Context, problem: Problem) -> pingora_error::Result<(ResponseHeader, Bytes)> {
+pub(crate) fn problem_response(context: &Context, problem: Problem) -> pingora_error::Result<(ResponseHeader, Bytes)> {
     let problem = Problem { request_id: Some(context.request_id_text().to_owned()), ..problem };
     let body = serde_json::to_vec(&problem)
         .map_err(|error| Error::because(ErrorType::InternalError, "cannot write a problem document", error))?;

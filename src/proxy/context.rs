@@ -19,7 +19,7 @@ use crate::proxy::policy::Settings;
 use crate::proxy::route::RoutePlace;
 use crate::proxy::seeing::Trace;
 use crate::proxy::shadow::Original;
-use crate::proxy::upstream::{Lease, Tried, Upstream};
+use crate::proxy::upstream::{Lease, Timeouts, Tried, Upstream};
 use crate::recorder::{Answer, Ending, Met, Party, RecordedFlag, Wait};
 use crate::shadow::CopyResult;
 
@@ -301,6 +301,11 @@ impl Context {
         if let (Some(upstream), Some(server)) = (&self.upstream, &self.server) {
             upstream.note_failure(server.endpoint(), now);
         }
+    }
+
+    /// How long the backend that it goes to may take.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.upstream.as_ref().map(|upstream| *upstream.timeouts()).unwrap_or_default()
     }
 
     /// What is left of the time that the whole exchange may take, if that is limited.

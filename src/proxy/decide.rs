@@ -15,19 +15,37 @@ use crate::flag::{Arm, EvaluationContext, MAX_TARGETING_KEY_BYTES, Moment, Reaso
 use crate::proxy::attributes::ProxiedRequest;
 use crate::proxy::context::{Context, Decision};
 use crate::proxy::forwarded::is_secure;
-use crate::proxy::policy::Settings;
 use crate::proxy::rescue::fallback;
 use crate::proxy::route::plain;
 use crate::proxy::shadow::{Original, can_be_copied, is_open};
+use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, OVERRIDE_HEADER, TOKEN_HEADER, Target};
 use crate::recorder::{Party, RecordedFlag, Unit};
 
 const OVERRIDE: HeaderName = HeaderName::from_static(OVERRIDE_HEADER);
 const TOKEN: HeaderName = HeaderName::from_static(TOKEN_HEADER);
 
+/// How a request is to be proxied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By pingora, which can do all that there is to do.
+    Phases,
+    /// By the gateway itself, which can do it where client and backend both speak plain HTTP/1.1 and nothing is copied.
+    Direct,
+}
+
+/// What became of a request that could be taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is decided, and the context knows the upstream.
+    Decided,
+    /// Nothing is decided: it has to go another way.
+    Elsewhere,
+}
+
 impl Gateway {
-    /// Routes and decides: afterwards the context knows the upstream. Otherwise says why there is none.
-    pub(crate) fn decide(&self, request: &Parts, context: &mut Context) -> Result<(), Problem> {
+    /// Routes and decides. If there is no upstream for it, says why.
+    pub(crate) fn decide(&self, request: &Parts, way: Way, context: &mut Context) -> Result<Taken, Problem> {
         let path = plain(request.uri.path()).map_err(Refusal::problem)?;
         let mut missing_flag = None;
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| request.uri.host());
@@ -36,13 +54,17 @@ impl Gateway {
         for route in settings.routes.matching(host, &path) {
             match &route.target {
                 Target::Backend(backend) => {
+                    let upstream = settings.upstreams.get(backend);
+                    if way == Way::Direct && !is_plain(&upstream) {
+                        return Ok(Taken::Elsewhere);
+                    }
                     context.place = Some(route.take_place().map_err(Refusal::problem)?);
-                    context.upstream = settings.upstreams.get(backend);
+                    context.upstream = upstream;
                     if context.upstream.as_ref().is_some_and(|upstream| upstream.balances_by_key()) {
                         let identified = settings.identity.identify(request, context.client, context.client_is_trusted);
                         context.key = identified.key().map(key_hash);
                     }
-                    return Ok(());
+                    return Ok(Taken::Decided);
                 }
                 Target::Flag(key) => {
                     // A flag that could not be loaded at start-up decides nothing: the next best route serves.
@@ -50,6 +72,12 @@ impl Gateway {
                         missing_flag = missing_flag.or(Some(key));
                         continue;
                     };
+                    let backend = |arm| self.policy.upstream(&settings, entry.flag.backend(arm));
+                    let (stable, canary) = (backend(Arm::Stable), backend(Arm::Canary));
+                    let is_simple = entry.flag.shadow.is_none() && is_plain(&stable) && is_plain(&canary);
+                    if way == Way::Direct && !is_simple {
+                        return Ok(Taken::Elsewhere);
+                    }
                     context.place = Some(route.take_place().map_err(Refusal::problem)?);
                     let identified = settings.identity.identify(request, context.client, context.client_is_trusted);
                     let asked = EvaluationContext {
@@ -73,14 +101,13 @@ impl Gateway {
                     let party = Party { unit: context.key.map(Unit::from_hash), drawn };
                     let secure = is_secure(request, context.tls, context.client_is_trusted);
                     context.new_anonymous = settings.identity.new_cookie(&identified, secure);
-                    context.upstream = self.policy.upstream(&settings, entry.flag.backend(evaluation.arm));
-                    if evaluation.arm == Arm::Stable {
-                        context.original = self.original(request, &settings, entry, context.key);
-                    }
-                    let stable = match evaluation.arm {
-                        Arm::Stable => context.upstream.clone(),
-                        Arm::Canary => self.policy.upstream(&settings, entry.flag.backend(Arm::Stable)),
+                    context.upstream = match evaluation.arm {
+                        Arm::Stable => stable.clone(),
+                        Arm::Canary => canary.clone(),
                     };
+                    if evaluation.arm == Arm::Stable {
+                        context.original = self.original(request, entry, canary, context.key);
+                    }
                     if let Some(stable) = &stable {
                         stable.budget().count(context.started());
                     }
@@ -94,7 +121,7 @@ impl Gateway {
                     }
                     context.decision =
                         Some(Decision { entry: Arc::clone(entry), evaluation, set_version: flags.version(), party });
-                    return Ok(());
+                    return Ok(Taken::Decided);
                 }
             }
         }
@@ -111,8 +138,8 @@ impl Gateway {
     fn original(
         &self,
         request: &Parts,
-        settings: &Settings,
         entry: &Arc<RecordedFlag>,
+        canary: Option<Arc<Upstream>>,
         key: Option<u64>,
     ) -> Option<Box<Original>> {
         let flag = &entry.flag;
@@ -120,8 +147,7 @@ impl Gateway {
         if !is_open(entry) || !can_be_copied(request) {
             return None;
         }
-        let canary =
-            self.policy.upstream(settings, flag.backend(Arm::Canary)).filter(|canary| canary.is_available())?;
+        let canary = canary.filter(|canary| canary.is_available())?;
         let leave = self.shadows.begin(flag, entry.rollout.generation, shadow)?;
         Some(Box::new(Original::new(Arc::clone(entry), leave, canary, key)))
     }
@@ -133,6 +159,10 @@ impl Gateway {
         let token = self.access.find(request.headers.get(TOKEN)?.to_str().ok()?)?;
         (token.role >= Role::Tester).then_some(arm)
     }
+}
+
+fn is_plain(upstream: &Option<Arc<Upstream>>) -> bool {
+    upstream.as_ref().is_some_and(|upstream| upstream.is_plain())
 }
 
 /// The user as the comparison of the arms and the choice of a server know them. The hash is another than the bucket's, or

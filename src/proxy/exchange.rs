@@ -1,7 +1,9 @@
 //! What becomes of a request, whichever way it is proxied: it is admitted and decided once, sent to a server, sent again if that
 //! is safe, and charged with how it ended.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{CONTENT_LENGTH, HOST};
@@ -15,9 +17,11 @@ use crate::clock;
 use crate::downstream::Refusal;
 use crate::outcome::{Failure, Outcome, Trouble, classify};
 use crate::proxy::context::Context;
+use crate::proxy::decide::{Taken, Way};
 use crate::proxy::failure::{answer, trouble};
 use crate::proxy::rescue::{Asked, Sent, may_be_repeated, rescue};
 use crate::proxy::seeing::Told;
+use crate::proxy::upstream::Endpoint;
 use crate::proxy::{Gateway, REQUEST_ID};
 use crate::recorder::Answer;
 
@@ -32,8 +36,9 @@ impl Gateway {
         request: &Parts,
         client: Option<IpAddr>,
         tls: bool,
+        way: Way,
         context: &mut Context,
-    ) -> Result<(), Problem> {
+    ) -> Result<Taken, Problem> {
         context.client = client;
         context.client_is_trusted = context.settings.identity.trusts(client);
         context.tls = tls;
@@ -47,7 +52,7 @@ impl Gateway {
         if length.is_some_and(|length| length > context.settings.max_body) {
             return Err(Refusal::BodyTooLong.problem());
         }
-        self.decide(request, context)
+        self.decide(request, way, context)
     }
 
     /// Chooses a server for the request. If its backend has none, stable may have one.
@@ -56,17 +61,19 @@ impl Gateway {
         asked: Asked<'_>,
         context: &mut Context,
         now: Instant,
-    ) -> pingora_error::Result<()> {
+    ) -> pingora_error::Result<Arc<Endpoint>> {
         loop {
             let upstream = context.upstream.as_ref();
             if let Some(server) = upstream.and_then(|upstream| upstream.pick(context.key, &context.tried, now)) {
                 context.exchange_began.get_or_insert(now);
+                let endpoint = Arc::clone(server.endpoint());
                 context.server = Some(server);
-                return Ok(());
+                return Ok(endpoint);
             }
             if !rescue(asked, context, Failure::Connect, Sent::Nothing, now) {
                 return Err(Error::explain(ErrorType::ConnectNoRoute, "the backend has no server").into_up());
             }
+            context.take_switch();
         }
     }
 
@@ -158,7 +165,7 @@ pub(crate) fn interim(context: &mut Context) -> pingora_error::Result<()> {
 }
 
 /// Tells that stable takes a request over, if it has just been sent over.
-fn tell_rescue(context: &mut Context, error: &Error) {
+pub(crate) fn tell_rescue(context: &mut Context, error: &dyn fmt::Display) {
     if context.take_switch() {
         debug!(request_id = context.request_id_text(), %error, "the canary failed; stable serves");
     }

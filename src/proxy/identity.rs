@@ -203,12 +203,7 @@ impl Identity {
 
     /// Whom the request is from. `peer` is the address that it came from, and `trusted` whether that is a proxy's who may
     /// name others.
-    pub(crate) fn identify<'r>(
-        &self,
-        request: &'r Parts,
-        peer: Option<IpAddr>,
-        trusted: bool,
-    ) -> Identified<'r> {
+    pub(crate) fn identify<'r>(&self, request: &'r Parts, peer: Option<IpAddr>, trusted: bool) -> Identified<'r> {
         // Several sources may ask for claims of the one token; it is verified once.
         let mut claims = None;
         let mut looked_up = self.config.sources.iter().filter_map(|source| match source {

@@ -2,6 +2,7 @@
 
 use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 use pingora_http::RequestHeader;
 
@@ -12,6 +13,9 @@ use crate::proxy::shadow::SHADOW_HEADER;
 use crate::proxy::{FLAG_HEADER, OVERRIDE_HEADER, REQUEST_ID, TOKEN_HEADER, VARIANT, VARIANT_HEADER};
 
 const FLAG: HeaderName = HeaderName::from_static(FLAG_HEADER);
+
+/// Bytes that the head of a request seldom has more of.
+const HEAD: usize = 1024;
 
 /// As many as the gateway adds to a request at most.
 const ADDED: usize = 8;
@@ -59,6 +63,23 @@ pub(crate) fn send_on(request: &mut RequestHeader, context: &Context) -> pingora
     speak(&mut parts, context);
     *request = RequestHeader::from(parts);
     target.map_or(Ok(()), |target| request.set_raw_path(&target))
+}
+
+/// Makes the client's request the gateway's, and writes its head as a server of HTTP/1.1 is to get it.
+pub(crate) fn write_head(request: &mut Parts, context: &Context) -> Vec<u8> {
+    speak(request, context);
+    let target = request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let mut out = Vec::with_capacity(HEAD);
+    for part in [request.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    for (name, value) in &request.headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out
 }
 
 fn speak(request: &mut Parts, context: &Context) {

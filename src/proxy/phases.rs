@@ -16,6 +16,7 @@ use crate::downstream::Refusal;
 use crate::proxy::Gateway;
 use crate::proxy::answer::{apologise, mark, respond};
 use crate::proxy::context::Context;
+use crate::proxy::decide::Way;
 use crate::proxy::exchange::interim;
 use crate::proxy::identity::client_ip;
 use crate::proxy::outgoing::{pass_on_upgrade, send_on};
@@ -28,14 +29,14 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(clock::now(), &self.in_flight, self.policy.load())
+        self.new_context()
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora_error::Result<bool> {
         let client = client_ip(session.client_addr());
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        match self.admit(session.req_header(), client, tls, context) {
-            Ok(()) => Ok(false),
+        match self.admit(session.req_header(), client, tls, Way::Phases, context) {
+            Ok(_) => Ok(false),
             Err(problem) => {
                 respond(session, context, problem).await?;
                 Ok(true)
@@ -51,10 +52,8 @@ impl ProxyHttp for Gateway {
         let now = clock::now();
         // What was read of it is read again.
         context.body_bytes = 0;
-        self.take_server(Asked::of(session), context, now)?;
-        let server = context.server.as_ref();
-        let server = server.ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
-        let mut peer = Box::new(server.endpoint().peer().clone());
+        let server = self.take_server(Asked::of(session), context, now)?;
+        let mut peer = Box::new(server.peer().clone());
         if let Some(left) = context.time_left(now) {
             limit(&mut peer.options, left);
         }
@@ -224,4 +223,3 @@ fn limit(options: &mut PeerOptions, left: Duration) {
         *timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
     }
 }
-

@@ -28,9 +28,9 @@ use tracing::debug;
 
 use crate::clock;
 use crate::flag::{FlagKey, Phase, Shadow};
+use crate::proxy::exchange::MAX_INTERIM_ANSWERS;
 use crate::proxy::rescue::may_be_repeated;
 use crate::proxy::upstream::{Tried, Upstream};
-use crate::proxy::exchange::MAX_INTERIM_ANSWERS;
 use crate::proxy::{REQUEST_ID_HEADER, VARIANT_HEADER};
 use crate::recorder::{RecordedFlag, RecordedFlagStore};
 use crate::shadow::{Answer, Body, CopyResult, Leave, Sample, Shadows, compare};

@@ -2,6 +2,7 @@
 
 mod balance;
 mod endpoint;
+mod idle;
 mod server;
 mod tls;
 mod upkeep;
@@ -20,7 +21,6 @@ use pingora_core::upstreams::peer::HttpPeer;
 use crate::flag::BackendName;
 use crate::proxy::rescue::{Budget, RescueConfig};
 use crate::proxy::upstream::balance::pick;
-use crate::proxy::upstream::endpoint::Endpoint;
 use crate::proxy::upstream::tls::PeerTls;
 
 pub use crate::proxy::upstream::balance::Balance;
@@ -30,7 +30,8 @@ pub use crate::proxy::upstream::tls::{Protocol, TlsConfig, TlsError};
 pub use crate::proxy::upstream::upkeep::{HealthCheck, Upkeep};
 
 pub(crate) use crate::proxy::upstream::balance::Tried;
-pub(crate) use crate::proxy::upstream::endpoint::Lease;
+pub(crate) use crate::proxy::upstream::endpoint::{Endpoint, Lease};
+pub(crate) use crate::proxy::upstream::idle::{Socket, open};
 
 /// How long a backend may take to take a part of the request, as a share of the time it has to answer. Less than all of
 /// it, so that a backend that takes nothing is told from a client that sends nothing.
@@ -90,6 +91,13 @@ impl Default for Timeouts {
             idle: Duration::from_secs(60),
             total: None,
         }
+    }
+}
+
+impl Timeouts {
+    /// To write a part of the request.
+    pub(crate) fn write(&self) -> Duration {
+        self.write.unwrap_or_else(|| self.read.mul_f64(WRITE_SHARE))
     }
 }
 
@@ -167,7 +175,7 @@ impl Upstream {
         peer.options.connection_timeout = Some(timeouts.connect);
         peer.options.total_connection_timeout = Some(timeouts.connect);
         peer.options.read_timeout = Some(timeouts.read);
-        peer.options.write_timeout = Some(timeouts.write.unwrap_or_else(|| timeouts.read.mul_f64(WRITE_SHARE)));
+        peer.options.write_timeout = Some(timeouts.write());
         peer.options.idle_timeout = Some(timeouts.idle);
         peer.options.max_h2_streams = MAX_H2_STREAMS;
         self.tls.apply(&mut peer, server, self.config.protocol);
@@ -204,6 +212,18 @@ impl Upstream {
     /// What it takes on as stable.
     pub(crate) fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// Whether its servers speak plain HTTP/1.1.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.config.protocol != Protocol::H2 && !self.config.servers.iter().any(|server| server.tls)
+    }
+
+    /// Closes connections that have been without a request for too long.
+    fn prune(&self, now: Instant) {
+        for endpoint in self.endpoints.load().iter() {
+            endpoint.idle().prune(self.config.timeouts.idle, now);
+        }
     }
 
     /// Whether a request's server depends on its targeting key.

@@ -1,9 +1,9 @@
-//! The data plane: pingora, behind the doors that clients come in by.
+//! The data plane, behind the doors that clients come in by.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use pingora_core::apps::{HttpServerOptions, ServerApp as _};
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
@@ -13,7 +13,7 @@ use tracing::error;
 
 use crate::config::Config;
 use crate::downstream::{Entrance, Limits, accept};
-use crate::proxy::Gateway;
+use crate::proxy::{Front, Gateway};
 use crate::server::listener::Bound;
 use crate::server::{StartError, processors};
 
@@ -49,7 +49,7 @@ pub(crate) async fn take_requests(
         ca_file: roots,
         ..ServerConf::default()
     };
-    let mut proxy = HttpProxy::new(gateway, Arc::new(settings));
+    let mut proxy = HttpProxy::new(gateway.clone(), Arc::new(settings));
     let mut http2 = default_h2_options();
     http2.max_concurrent_streams(limits.streams);
     proxy.h2_options = Some(http2);
@@ -57,12 +57,12 @@ pub(crate) async fn take_requests(
     options.h2_idle_timeout = Some(limits.idle);
     proxy.server_options = Some(options);
     proxy.handle_init_modules();
-    let proxy = Arc::new(proxy);
+    let front = Arc::new(Front::new(gateway, Arc::new(proxy)));
     let mut open = JoinSet::new();
     for (bound, entrance) in doors {
         match bound.into_tokio() {
             Ok(listener) => {
-                drop(open.spawn(accept(listener, Arc::clone(&proxy), entrance, closing.clone(), stopping.clone())))
+                drop(open.spawn(accept(listener, Arc::clone(&front), entrance, closing.clone(), stopping.clone())))
             }
             Err(error) => {
                 error!(%error, "cannot listen");
@@ -77,5 +77,5 @@ pub(crate) async fn take_requests(
         // A sender that is gone stops nobody any more; then it is time, too.
         let _ = stopping.wait_for(|stop| *stop).await;
     }
-    proxy.cleanup().await;
+    front.cleanup().await;
 }

@@ -178,11 +178,14 @@ async fn faulty(fault: Fault) -> (String, JoinHandle<()>) {
     (address, task)
 }
 
-/// Sends one request on a connection of its own and reads to the end of the connection.
-async fn exchange(gateway: &Gateway, method: &str) -> String {
+/// A header that has pingora proxy the request, where the gateway would by itself.
+pub(crate) const BY_PINGORA: &str = "te: trailers\r\n";
+
+/// Sends one request with these `headers` on a connection of its own and reads to the end of the connection.
+async fn exchange(gateway: &Gateway, method: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
     let request = format!(
-        "{method} /api/v1/x HTTP/1.1\r\nhost: a\r\nx-user-id: alice\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        "{method} /api/v1/x HTTP/1.1\r\nhost: a\r\nx-user-id: alice\r\nconnection: close\r\n{headers}content-length: 0\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     read_to_end(&mut stream).await
@@ -209,8 +212,15 @@ fn is_sound(fault: Fault, answer: &str, failure: bool) {
     assert!(!answer.to_ascii_lowercase().contains("content-length: 3\r\n"), "{fault:?}: another length: {answer}");
 }
 
-/// What a POST (which may not be repeated) and a GET (which may) come to, and whether the POST is charged as a failure.
+/// What a POST (which may not be repeated) and a GET (which may) come to, and whether the POST is charged as a failure;
+/// whichever way they are proxied.
 async fn check(fault: Fault, post: &[u16], get: &[u16], failure: bool) {
+    for headers in ["", BY_PINGORA] {
+        check_with(headers, fault, post, get, failure).await;
+    }
+}
+
+async fn check_with(headers: &str, fault: Fault, post: &[u16], get: &[u16], failure: bool) {
     let stable = Upstream::start().await;
     let (address, task) = faulty(fault).await;
     // Whoever means to answer is waited for, however busy the machine is.
@@ -218,7 +228,7 @@ async fn check(fault: Fault, post: &[u16], get: &[u16], failure: bool) {
     let site = Site::with_impatience(stable.address(), &address, read);
     let gateway = site.start().await;
 
-    let answer = exchange(&gateway, "POST").await;
+    let answer = exchange(&gateway, "POST", headers).await;
     assert!(post.contains(&status(&answer)), "{fault:?}: {answer}");
     is_sound(fault, &answer, failure);
     if !matches!(fault, Fault::Refuses | Fault::ResetAtOnce) {
@@ -229,7 +239,7 @@ async fn check(fault: Fault, post: &[u16], get: &[u16], failure: bool) {
     let once = if failure { (0.0, 1.0, 0.0) } else { (1.0, 0.0, 0.0) };
     eventually(&format!("{fault:?} is charged"), || async { charged().await == once }).await;
 
-    let answer = exchange(&gateway, "GET").await;
+    let answer = exchange(&gateway, "GET", headers).await;
     assert!(get.contains(&status(&answer)), "{fault:?}: {answer}");
     is_sound(fault, &answer, failure);
     let twice = if failure { (0.0, 2.0, 0.0) } else { (2.0, 0.0, 0.0) };
@@ -300,19 +310,23 @@ async fn an_upstream_that_trickles_is_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let task = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut head = [0; 4096];
-        let _ = stream.read(&mut head).await;
-        let mut ticks = interval(Duration::from_millis(2));
-        for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\npatient" {
-            ticks.tick().await;
-            stream.write_all(&[*byte]).await.unwrap();
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head).await;
+            let mut ticks = interval(Duration::from_millis(2));
+            for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\npatient" {
+                ticks.tick().await;
+                stream.write_all(&[*byte]).await.unwrap();
+            }
         }
     });
     let site = Site::with_impatience(stable.address(), &address, "5s");
     let gateway = site.start().await;
-    let answer = exchange(&gateway, "GET").await;
-    assert!(status(&answer) == 200 && answer.ends_with("patient"), "{answer}");
-    eventually("it is charged", || async { gateway.outcomes("async", "success").await == 1.0 }).await;
+    for (headers, charged) in [("", 1.0), (BY_PINGORA, 2.0)] {
+        let answer = exchange(&gateway, "GET", headers).await;
+        assert!(status(&answer) == 200 && answer.ends_with("patient"), "{answer}");
+        eventually("it is charged", || async { gateway.outcomes("async", "success").await == charged }).await;
+    }
     task.await.unwrap();
 }

@@ -23,6 +23,7 @@ mod beta;
 mod cli;
 mod compare;
 mod dashboard;
+mod direct;
 mod faults;
 mod flagd;
 mod flags;

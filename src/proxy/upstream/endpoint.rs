@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use pingora_core::upstreams::peer::HttpPeer;
 
+use crate::proxy::upstream::idle::Idle;
+
 /// When a server is set aside for failing requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ejection {
@@ -34,6 +36,7 @@ pub(crate) struct Endpoint {
     host: String,
     id: u64,
     peer: HttpPeer,
+    idle: Idle,
     began: Instant,
     in_flight: AtomicUsize,
     healthy: AtomicBool,
@@ -51,6 +54,7 @@ impl Endpoint {
             name,
             host,
             peer,
+            idle: Idle::default(),
             began: now,
             in_flight: AtomicUsize::new(0),
             healthy: AtomicBool::new(true),
@@ -75,6 +79,11 @@ impl Endpoint {
 
     pub(crate) fn peer(&self) -> &HttpPeer {
         &self.peer
+    }
+
+    /// Its connections without a request.
+    pub(crate) fn idle(&self) -> &Idle {
+        &self.idle
     }
 
     // Relaxed throughout: each number stands for itself, and a choice by one that is a moment old is as good.
@@ -133,7 +142,7 @@ impl Lease {
         Self { endpoint }
     }
 
-    pub(crate) fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 }

@@ -155,7 +155,7 @@ impl Keeper {
             match due {
                 Due::Check => self.check(&mut records).await,
                 Due::Lookup => resolve(&self.upstream).await,
-                Due::Tell => {}
+                Due::Tell => self.upstream.prune(clock::now()),
             }
             tell(&self.upstream, &self.availability);
         }
