@@ -20,9 +20,9 @@ pub use crate::downstream::tls::{CertificateFiles, ClientCertificates, Demand, H
 pub use crate::downstream::turned_away::TurnedAway;
 
 pub(crate) use crate::downstream::accept::{Serve, Transport, accept};
-pub(crate) use crate::downstream::connection::{Connection, Next, Whole};
+pub(crate) use crate::downstream::connection::{Connection, Next, WHOLE_BODY, Whole};
 pub(crate) use crate::downstream::head::is_token;
-pub(crate) use crate::downstream::patience::Timer;
+pub(crate) use crate::downstream::patience::{Pace, Timer};
 
 /// What clients may take of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod direct;
 mod exchange;
 mod failure;
 mod forwarded;
+mod front;
 mod identity;
 mod outgoing;
 mod phases;
@@ -34,7 +35,7 @@ use crate::recorder::RecordedFlagStore;
 use crate::shadow::Shadows;
 
 pub use crate::proxy::context::InFlight;
-pub use crate::proxy::direct::Front;
+pub use crate::proxy::front::Front;
 pub use crate::proxy::identity::{Anonymous, Identity, IdentityConfig, JwtConfig, Source, TokenPlace};
 pub use crate::proxy::policy::{Config, Policy};
 pub use crate::proxy::rescue::{BudgetConfig, MAX_RETRY_BUFFER, RescueConfig, RouteRescue};

@@ -48,7 +48,7 @@ const LINGER_BYTES: usize = 256 * 1024;
 /// The beginning of an HTTP/2 connection (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub(crate) use crate::downstream::connection::whole::{Next, Whole};
+pub(crate) use crate::downstream::connection::whole::{Next, WHOLE_BODY, Whole};
 
 /// Where in the client's messages the connection is.
 #[derive(Debug)]
@@ -84,6 +84,8 @@ pub(crate) struct Connection<S> {
     waiting: Option<Instant>,
     /// Whether the request asked for another protocol, and the answer to that is out.
     upgrade: bool,
+    /// Whether the request asks for more than an answer to what is there.
+    asks_more: bool,
     timer: Timer,
     reading: Pace,
     writing: Pace,
@@ -145,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             output: BytesMut::new(),
             waiting: None,
             upgrade: false,
+            asks_more: false,
             timer: Timer::default(),
             reading: Pace::new(limits.body_timeout, limits.min_rate),
             writing: Pace::new(limits.write_timeout, 0),
@@ -251,14 +254,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // Some clients end a body with one line end too many (RFC 9112, section 2.2).
                 self.input.advance(2);
             }
-            match head::read(&self.input, &mut self.seen, &self.limits.head) {
+            // The same, of which half is there.
+            let is_line_end = self.seen == 0 && *self.input == *b"\r";
+            let read = if is_line_end { Ok(None) } else { head::read(&self.input, &mut self.seen, &self.limits.head) };
+            match read {
                 Ok(None) => {}
                 Ok(Some(head)) => {
                     match self.check_body_so_far(&head) {
                         Ok(()) => self.state = State::Handing { left: head.length, framing: head.framing },
                         Err(refusal) => self.begin_refusal(refusal),
                     }
-                    (self.seen, self.waiting, self.upgrade) = (0, None, head.upgrade);
+                    (self.seen, self.waiting) = (0, None);
+                    (self.upgrade, self.asks_more) = (head.upgrade, head.asks_more);
                     return Poll::Ready(Ok(()));
                 }
                 Err(refusal) => {

@@ -35,6 +35,8 @@ pub(crate) struct Head {
     pub(crate) framing: Framing,
     /// Whether it asks for another protocol.
     pub(crate) upgrade: bool,
+    /// Whether it asks for that, or for an answer before its body.
+    pub(crate) asks_more: bool,
 }
 
 /// The head at the beginning of `input`; `None` if more of it has to come. Everything before `seen` was looked at by
@@ -65,7 +67,12 @@ pub(crate) fn read(input: &[u8], seen: &mut usize, limits: &HeadLimits) -> Resul
         (field, rest) = first_line(lines);
         fields.take(field, limits)?;
     }
-    Ok(Some(Head { length, framing: fields.framing(&line)?, upgrade: fields.upgrade }))
+    Ok(Some(Head {
+        length,
+        framing: fields.framing(&line)?,
+        upgrade: fields.upgrade,
+        asks_more: fields.upgrade || fields.expect,
+    }))
 }
 
 /// The empty line, after the last line's end.
@@ -165,6 +172,7 @@ struct Fields<'h> {
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
+    expect: bool,
 }
 
 impl<'h> Fields<'h> {
@@ -223,6 +231,8 @@ impl<'h> Fields<'h> {
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
             self.upgrade = true;
+        } else if name.eq_ignore_ascii_case(b"expect") {
+            self.expect = true;
         }
         Ok(())
     }
@@ -341,7 +351,10 @@ mod tests {
 
     #[track_caller]
     fn check(input: &str, framing: Framing, upgrade: bool) {
-        assert_eq!(at_once(input.as_bytes()), Ok(Some(Head { length: input.len(), framing, upgrade })));
+        assert_eq!(
+            at_once(input.as_bytes()),
+            Ok(Some(Head { length: input.len(), framing, upgrade, asks_more: upgrade }))
+        );
         // In parts, too.
         let mut seen = 0;
         for length in 1..input.len() {

@@ -1,6 +1,6 @@
 //! The request as the backend gets it: without what only the gateway may say, and with what it says.
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, COOKIE, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
@@ -84,10 +84,14 @@ pub(crate) fn write_head(request: &mut Parts, context: &Context) -> Vec<u8> {
 
 fn speak(request: &mut Parts, context: &Context) {
     let headers = &mut request.headers;
+    join_cookies(headers);
     let ours = [FLAG_HEADER, VARIANT_HEADER, OVERRIDE_HEADER, TOKEN_HEADER, SHADOW_HEADER];
     remove(headers, |name| {
         let mut identity = context.settings.identity.headers().filter(|_| !context.client_is_trusted);
-        ours.iter().any(|own| alike(name, own)) || identity.any(|header| alike(name, header.as_str()))
+        let is_alias = |own: &str| alike(name, own) && name.contains('_');
+        ours.iter().any(|own| alike(name, own))
+            || identity.any(|header| alike(name, header.as_str()))
+            || ["content-length", "transfer-encoding"].into_iter().any(is_alias)
     });
     headers.reserve(ADDED);
     if let (Some(decision), Some(upstream)) = (&context.decision, &context.upstream) {
@@ -102,6 +106,17 @@ fn speak(request: &mut Parts, context: &Context) {
         trace.pass_on(headers);
     }
     headers.insert(REQUEST_ID, context.request_id());
+}
+
+/// A client of HTTP/2 may send its cookies one by one; servers of HTTP/1.1 read one header (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        // Made of values and of visible ASCII, so it is one.
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            headers.insert(COOKIE, joined);
+        }
+    }
 }
 
 /// Whether `name` is this name, also where it is spelt with underscores: a backend behind CGI or WSGI could not tell

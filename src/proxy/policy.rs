@@ -1,6 +1,7 @@
 //! What the configuration says about requests, as one snapshot that can be replaced while requests are under way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -33,6 +34,10 @@ pub(crate) struct Settings {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) expose_variant: bool,
     pub(crate) max_body: u64,
+    /// How fast a client of HTTP/2 has to send a body, and how long it may take nothing of its answer.
+    pub(crate) body_timeout: Duration,
+    pub(crate) min_rate: u64,
+    pub(crate) write_timeout: Duration,
 }
 
 /// What requests are handled by from now on. Each goes on with what it began with.
@@ -51,13 +56,12 @@ impl Policy {
     /// Makes other backends known to requests that begin from now on, beside what is in force otherwise: flags that name them
     /// may come after.
     pub fn extend(&self, upstreams: Arc<Upstreams>) {
-        let Settings { routes, identity, expose_variant, max_body, .. } = &*self.settings.load_full();
+        let before = self.settings.load_full();
         self.settings.store(Arc::new(Settings {
-            routes: Arc::clone(routes),
-            identity: Arc::clone(identity),
+            routes: Arc::clone(&before.routes),
+            identity: Arc::clone(&before.identity),
             upstreams,
-            expose_variant: *expose_variant,
-            max_body: *max_body,
+            ..*before
         }));
     }
 
@@ -94,5 +98,8 @@ fn settings(config: Config, before: Option<&RouteTable>) -> Settings {
         upstreams: config.upstreams,
         expose_variant: config.expose_variant,
         max_body: config.limits.body,
+        body_timeout: config.limits.body_timeout,
+        min_rate: config.limits.min_rate,
+        write_timeout: config.limits.write_timeout,
     }
 }

@@ -226,6 +226,13 @@ impl Upstream {
         }
     }
 
+    /// Closes all connections that are without a request, now and later: it is not configured any more.
+    fn retire(&self) {
+        for endpoint in self.endpoints.load().iter() {
+            endpoint.idle().close();
+        }
+    }
+
     /// Whether a request's server depends on its targeting key.
     pub(crate) fn balances_by_key(&self) -> bool {
         self.config.balance == Balance::Hash

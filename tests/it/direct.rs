@@ -1,5 +1,9 @@
 //! Plain requests, which the gateway proxies by itself, beside those that it has pingora proxy: nobody can tell which is which.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -42,6 +46,34 @@ async fn plain_and_other_requests_take_turns_on_one_connection() {
         let next = rest.find("HTTP/1.1 200").unwrap_or(rest.len());
         assert!(rest[..next].contains(body), "{request:?}: {rest}");
     }
+}
+
+#[tokio::test]
+async fn streams_of_http2_are_answered_either_way() {
+    let (stable, _canary, _site, gateway) = pair().await;
+    let client = http2();
+    let url = format!("{}/x", gateway.http);
+    let long = vec![b'x'; 200_000];
+    for te in ["", "trailers"] {
+        for body in [&b""[..], b"some", &long[..60_000], &long] {
+            let mut request = client.post(&url).header("cookie", "a=1").header("cookie", "b=2").body(body.to_vec());
+            if !te.is_empty() {
+                request = request.header("te", te);
+            }
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            let got = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(got("got-cookie").as_deref(), Some("a=1; b=2"), "a server of HTTP/1.1 reads one header");
+            assert_eq!(got("got-host").as_deref(), Some(gateway.address()));
+            assert!(got("x-request-id").is_some() && got("connection").is_none() && got("transfer-encoding").is_none());
+            assert!(answer.bytes().await.unwrap() == body, "{te} {}", body.len());
+        }
+        let head = client.head(&url).send().await.unwrap();
+        assert_eq!((head.status().as_u16(), head.bytes().await.unwrap().len()), (200, 0));
+    }
+    assert_eq!(stable.requests(), 10);
+    let nowhere = client.get(format!("{}/x", gateway.http)).header("host", "b").send().await;
+    assert!(nowhere.is_err() || nowhere.unwrap().status() == 400, "one host, not two");
 }
 
 #[tokio::test]
@@ -109,6 +141,51 @@ async fn a_connection_that_a_server_gives_up_costs_only_what_may_not_be_repeated
     }
 }
 
+/// A server that answers, and hangs up on `/poison`; how often it was asked that.
+async fn fragile() -> (String, Arc<AtomicUsize>, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let poisoned = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&poisoned);
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut head).await {
+                    if head[..length].windows(7).any(|part| part == b"/poison") {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood").await.unwrap();
+                }
+            });
+        }
+    });
+    (address, poisoned, task)
+}
+
+#[tokio::test]
+async fn a_request_that_kills_a_server_is_not_tried_on_all_of_it() {
+    let ((stable, by_stable, first), (canary, by_canary, second)) = (fragile().await, fragile().await);
+    let site = Site::with_servers(&stable, &canary).without_judge();
+    let gateway = site.start().await;
+    let ask = async |path: &str, user: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nx-user-id: {user}\r\nconnection: close\r\n\r\n");
+        say(gateway.address(), &request).await
+    };
+    // Many connections are kept by then.
+    join_all((0..40).map(async |turn| ask("/api/v1/x", if turn % 2 == 0 { "alice" } else { "carol" }).await)).await;
+    let answer = ask("/api/v1/poison", "alice").await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    // Once on a connection that was kept, and once on a new one.
+    let tries = (by_canary.load(Ordering::SeqCst), by_stable.load(Ordering::SeqCst));
+    assert!(matches!(tries, (1..=2, 1..=2)), "the canary and stable were asked {tries:?} times");
+    first.abort();
+    second.abort();
+}
+
 /// What a client gets of a server's answer to a request by `method`: this, and not that.
 async fn check(method: &str, answer: &'static str, there: &[&str], gone: &[&str]) {
     let upstream = RawUpstream::start(Some(answer.as_bytes())).await;
@@ -125,6 +202,40 @@ async fn check(method: &str, answer: &'static str, there: &[&str], gone: &[&str]
         for part in gone.iter().filter(|_| headers.is_empty()) {
             assert!(!lower.contains(part), "{answer:?}: {part:?} in {heard}");
         }
+    }
+    let request = http2().request(method.parse().unwrap(), format!("{}/x", gateway.http));
+    let heard = request.send().await.unwrap();
+    let of_connection = ["connection", "keep-alive", "proxy-connection", "transfer-encoding"];
+    assert!(of_connection.iter().all(|name| !heard.headers().contains_key(*name)), "{answer:?}: {heard:?}");
+    let body = if answer.contains("all") { "all" } else { "" };
+    assert_eq!(heard.text().await.unwrap(), body, "{answer:?} over HTTP/2");
+}
+
+fn http2() -> reqwest::Client {
+    reqwest::Client::builder().http2_prior_knowledge().build().unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_whose_answer_breaks_off_does_not_look_whole() {
+    let broken = [
+        "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n",
+    ];
+    for answer in broken {
+        let (stable, canary) = (Upstream::start().await, RawUpstream::start(Some(answer.as_bytes())).await);
+        let gateway = Site::with_servers(stable.address(), canary.address()).start().await;
+        for te in [None, Some("trailers")] {
+            let request = http2().get(format!("{}/api/v1/x", gateway.http)).header("x-user-id", "alice");
+            let request = te.into_iter().fold(request, |request, te| request.header("te", te));
+            let heard = match request.send().await {
+                Ok(begun) => begun.text().await,
+                Err(error) => Err(error),
+            };
+            assert!(heard.is_err(), "{answer:?} {te:?}: {heard:?}");
+        }
+        eventually("both are charged", || async { gateway.outcomes("async", "failure").await == 2.0 }).await;
+        assert_eq!(stable.requests(), 0, "an answer that has begun is not begun anew");
     }
 }
 
@@ -157,13 +268,16 @@ async fn headers_of_the_server_s_connection_stay_there() {
         &["keep-alive", "proxy-connection", "mine", "\r\n b"],
     )
     .await;
+    let announced = "HTTP/1.1 103 Early Hints\r\nlink: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
+                     HTTP/1.1 200 OK\r\ncontent-length: 3, 3\r\ncontent-length: 3\r\n\r\nall";
+    check("GET", announced, &["http/1.1 103 ", "link: x\r\n"], &["content-length: 5", "chunked", "3, 3"]).await;
     let old = "HTTP/1.1 200 OK\r\ndate: Tue, 15 Nov 1994 08:12:31 GMT\r\ncontent-length: 0\r\n\r\n";
     check("GET", old, &["\r\ndate: "], &[]).await;
     check("GET", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", &["\r\ndate: "], &[]).await;
 }
 
-#[tokio::test]
-async fn connections_to_servers_are_closed_when_nobody_needs_them() {
+/// A server that answers once, and what it hears after that.
+async fn once() -> (String, JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = tokio::spawn(async move {
@@ -173,6 +287,12 @@ async fn connections_to_servers_are_closed_when_nobody_needs_them() {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood").await.unwrap();
         stream.read(&mut head).await.unwrap()
     });
+    (address, server)
+}
+
+#[tokio::test]
+async fn connections_to_servers_are_closed_when_nobody_needs_them() {
+    let (address, server) = once().await;
     let site = Site::with_servers(&address, &address);
     let config = std::fs::read_to_string(site.path().join("tidegate.toml")).unwrap();
     site.write("tidegate.toml", &config.replace("connect = \"5s\"", "connect = \"5s\", idle = \"100ms\""));
@@ -180,4 +300,34 @@ async fn connections_to_servers_are_closed_when_nobody_needs_them() {
     let answer = say(gateway.address(), "GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     assert!(answer.ends_with("good"), "{answer}");
     assert_eq!(timeout(DEADLINE, server).await.unwrap().unwrap(), 0, "the gateway ends the connection");
+}
+
+#[tokio::test]
+async fn connections_to_servers_of_no_backend_any_more_are_closed() {
+    let ((address, server), stable) = (once().await, Upstream::start().await);
+    let site = Site::with_servers(stable.address(), stable.address());
+    let config = std::fs::read_to_string(site.path().join("tidegate.toml")).unwrap();
+    let more = "[[routes]]\npath = \"/extra\"\nbackend = \"extra\"\n[[routes]]\npath = \"/\"\nbackend = \"sync\"\n";
+    site.write("tidegate.toml", &format!("{config}[backends.extra]\nservers = [\"{address}\"]\n{more}"));
+    let gateway = site.start().await;
+    let answer = say(gateway.address(), "GET /extra HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.ends_with("good"), "{answer}");
+    site.write("tidegate.toml", &config);
+    gateway.signal("HUP").await;
+    assert_eq!(timeout(DEADLINE, server).await.unwrap().unwrap(), 0, "the gateway ends the connection");
+}
+
+#[tokio::test]
+async fn a_line_end_too_many_may_come_in_halves() {
+    let (_stable, _canary, _site, gateway) = pair().await;
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut ticks = interval(Duration::from_millis(20));
+    let first = "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\none\r";
+    for part in [first, "\nGET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"] {
+        ticks.tick().await;
+        stream.write_all(part.as_bytes()).await.unwrap();
+    }
+    let answers = read_to_end(&mut stream).await;
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{answers}");
 }

@@ -232,6 +232,15 @@ async fn names_that_could_be_taken_for_ours_are_dropped() {
     };
     let answer = ask(&gateway, "X_Tidegate_Variant: forged\r\nx-tidegate_flag: forged\r\nx-user-id: alice\r\n").await;
     assert!(!answer.contains("forged") && answer.contains("got-x-user-id: alice"), "{answer}");
+    for name in ["content_length", "transfer_encoding"] {
+        let request = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+        let request = request.get(format!("{}/x", gateway.http)).header(name, "30").send().await.unwrap();
+        assert_eq!(
+            header(request.headers(), &format!("got-{name}")),
+            None,
+            "a backend of CGI would take it for the length"
+        );
+    }
     let twice = ask(&gateway, "x-user-id: alice\r\nx-user-id: bob\r\n").await;
     assert!(twice.contains("set-cookie: tidegate_id="), "two users are nobody: {twice}");
     gateway.kill().await;

@@ -102,6 +102,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(context))?;
-        Pin::new(&mut this.socket).poll_shutdown(context)
+        match Pin::new(&mut this.socket).poll_shutdown(context) {
+            Poll::Pending => this.poll_reader(context).map(Err),
+            ended @ Poll::Ready(_) => ended,
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::downstream::head::{Framing, first_line, named, trimmed};
 use crate::downstream::patience::poll_timer;
 
 /// The longest body, in bytes, that is waited for before anything is done: as much as may be sent twice.
-const MAX_BODY: u64 = 64 * 1024;
+pub(crate) const WHOLE_BODY: u64 = 64 * 1024;
 
 /// How long such a body is waited for, once the head is there. Clients often send the two one after the other.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -80,6 +80,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.tls_digest.is_some()
     }
 
+    /// Whether the head of the next request is there.
+    pub(crate) fn has_head(&self) -> bool {
+        matches!(self.state, State::Handing { .. })
+    }
+
     /// Waits for the next request.
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         loop {
@@ -89,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         return Poll::Ready(Next::End);
                     }
                 }
-                State::Handing { left, framing: Framing::Length(length @ 0..=MAX_BODY) } if !self.upgrade => {
+                State::Handing { left, framing: Framing::Length(length @ 0..=WHOLE_BODY) } if !self.asks_more => {
                     let whole = left.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
                     ready!(self.poll_until(whole, context));
                     self.waiting = None;

@@ -1,10 +1,11 @@
 //! The head of a backend's answer: read, and written anew for the client.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use http::StatusCode;
 use httparse::{Header, ParserConfig, Response, Status};
-use memchr::{memchr2, memrchr};
+use memchr::memchr2;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_error::{Error, ErrorType};
 
@@ -39,8 +40,8 @@ pub(crate) struct AnswerHead<'b> {
     pub(crate) framing: Framing,
     /// Whether the server keeps the connection.
     pub(crate) keeps: bool,
-    /// Whether it has a transfer coding.
-    coded: bool,
+    /// The length that it tells.
+    told: Option<u64>,
     reason: &'b str,
     fields: &'b [Header<'b>],
 }
@@ -87,29 +88,27 @@ pub(crate) fn with_head<T>(
     for field in fields {
         said.take(field)?;
     }
-    if said.coded == Some(false) {
-        return Err(broken("the last transfer coding is not chunked"));
-    }
-    let coded = said.coded.is_some();
-    let framing = match (coded, said.length) {
-        _ if is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304) => Framing::Length(0),
+    // RFC 9110, section 8.6, and RFC 9112, section 6.1.
+    let is_nothing = status.is_informational() || status == StatusCode::NO_CONTENT;
+    let told = if is_nothing || said.chunked { None } else { said.length };
+    let framing = match (said.chunked, said.length) {
+        _ if is_head || is_nothing || status == StatusCode::NOT_MODIFIED => Framing::Length(0),
         // RFC 9112, section 6.3.
         (true, _) => Framing::Chunked,
         (false, Some(length)) => Framing::Length(length),
         (false, None) => Framing::End,
     };
     // RFC 9112, sections 9.3 and 6.1.
-    let keeps = said.keeps.unwrap_or(is_http11) && (is_http11 || !coded) && framing != Framing::End;
+    let keeps = said.keeps.unwrap_or(is_http11) && (is_http11 || !said.chunked) && framing != Framing::End;
     let reason = response.reason.unwrap_or_default();
-    take(&AnswerHead { length, status, framing, keeps, coded, reason, fields }).map(Some)
+    take(&AnswerHead { length, status, framing, keeps, told, reason, fields }).map(Some)
 }
 
 /// What the fields say of the answer's end.
 #[derive(Debug, Default)]
 struct Said {
     length: Option<u64>,
-    /// Whether the last transfer coding is chunked, if there is one.
-    coded: Option<bool>,
+    chunked: bool,
     keeps: Option<bool>,
 }
 
@@ -129,10 +128,13 @@ impl Said {
                 }
             }
             17 if is(name, b"transfer-encoding") => {
-                let last = memrchr(b',', field.value)
-                    .map_or(field.value, |comma| field.value.get(comma + 1..).unwrap_or_default());
-                if !is_identity(field.value) {
-                    self.coded = Some(is(last.trim_ascii(), b"chunked"));
+                for coding in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    // One that is none (RFC 2616, section 3.6), which old servers still name. Nobody asked for any other.
+                    if is(coding, b"chunked") && !std::mem::replace(&mut self.chunked, true) || is(coding, b"identity")
+                    {
+                        continue;
+                    }
+                    return Err(broken("the transfer coding is not chunked"));
                 }
             }
             10 if is(name, b"connection") => {
@@ -150,21 +152,45 @@ impl Said {
     }
 }
 
-/// A coding that is none (RFC 2616, section 3.6), which old servers still name.
-fn is_identity(codings: &[u8]) -> bool {
-    is(codings, b"identity")
-}
-
 fn is(text: &[u8], own: &[u8]) -> bool {
     text.eq_ignore_ascii_case(own)
 }
 
 impl AnswerHead<'_> {
+    /// How many header fields there are.
+    pub(crate) fn count(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// The fields that a client is to get: neither those of the server's connection, nor those that tell a body's end, nor those
+    /// that the gateway itself writes.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&[u8], Cow<'_, [u8]>)> {
+        let is_for_client = |field: &&Header<'_>| {
+            let name = field.name.as_bytes();
+            !match name.len() {
+                7 => is(name, b"upgrade"),
+                10 => is(name, b"connection") || is(name, b"keep-alive"),
+                12 => is(name, REQUEST_ID_HEADER.as_bytes()),
+                14 => is(name, b"content-length"),
+                16 => is(name, b"proxy-connection"),
+                17 => is(name, b"transfer-encoding"),
+                18 => is(name, VARIANT_HEADER.as_bytes()),
+                _ => false,
+            }
+        };
+        self.fields.iter().filter(is_for_client).map(|field| (field.name.as_bytes(), on_one_line(field.value)))
+    }
+
+    /// The length of the body that a client is told, if it is: of one that is not sent, too.
+    pub(crate) fn length_told(&self) -> Option<u64> {
+        self.told
+    }
+
     /// As an answer that announces another.
     pub(crate) fn write_interim(&self) -> Vec<u8> {
         let mut out = self.status_line();
-        for field in self.fields.iter().filter(|field| !is_of_connection(field.name.as_bytes())) {
-            put(&mut out, field);
+        for (name, value) in self.fields() {
+            write_field(&mut out, name, &value);
         }
         out.extend_from_slice(b"\r\n");
         out
@@ -174,30 +200,19 @@ impl AnswerHead<'_> {
     pub(crate) fn write(&self, ending: Ending, context: &Context) -> Vec<u8> {
         let mut out = self.status_line();
         let mut has_date = false;
-        // RFC 9110, section 8.6, and RFC 9112, section 6.1: nothing is framed that is not there.
-        let is_nothing = self.status == StatusCode::NO_CONTENT;
-        let has_no_length = ending.chunked || self.coded || is_nothing;
-        for field in self.fields {
-            let name = field.name.as_bytes();
-            let is_ours = match name.len() {
-                12 => is(name, REQUEST_ID_HEADER.as_bytes()),
-                14 => has_no_length && is(name, b"content-length"),
-                17 => is(name, b"transfer-encoding") && (is_nothing || is_identity(field.value)),
-                18 => is(name, VARIANT_HEADER.as_bytes()),
-                _ => is_of_connection(name),
-            };
-            if !is_ours {
-                has_date |= is(name, b"date");
-                put(&mut out, field);
-            }
+        for (name, value) in self.fields() {
+            has_date |= is(name, b"date");
+            write_field(&mut out, name, &value);
         }
         if !has_date {
             // RFC 9110, section 6.6.1.
             write_field(&mut out, b"date", get_cached_date().as_bytes());
         }
         write_marks(&mut out, context);
-        if ending.chunked && !self.coded {
+        if ending.chunked {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        } else if let Some(length) = self.told {
+            write_field(&mut out, b"content-length", itoa::Buffer::new().format(length).as_bytes());
         }
         if !ending.keeps {
             out.extend_from_slice(b"connection: close\r\n");
@@ -215,24 +230,12 @@ impl AnswerHead<'_> {
     }
 }
 
-/// Headers of one connection alone (RFC 9110, section 7.6.1).
-fn is_of_connection(name: &[u8]) -> bool {
-    match name.len() {
-        7 => is(name, b"upgrade"),
-        10 => is(name, b"connection") || is(name, b"keep-alive"),
-        16 => is(name, b"proxy-connection"),
-        _ => false,
+/// A value that goes on over the end of a line is put on one (RFC 9112, section 5.2).
+fn on_one_line(value: &[u8]) -> Cow<'_, [u8]> {
+    match memchr2(b'\r', b'\n', value) {
+        None => Cow::Borrowed(value),
+        Some(_) => value.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect(),
     }
-}
-
-/// Writes a field as it came. A value that goes on over the end of a line is put on one (RFC 9112, section 5.2).
-fn put(out: &mut Vec<u8>, field: &Header<'_>) {
-    if memchr2(b'\r', b'\n', field.value).is_none() {
-        return write_field(out, field.name.as_bytes(), field.value);
-    }
-    let value: Vec<u8> =
-        field.value.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect();
-    write_field(out, field.name.as_bytes(), &value);
 }
 
 #[cfg(test)]
@@ -264,13 +267,8 @@ mod tests {
         check("HTTP/1.1 103 Early Hints", false, Ok((103, Length(0), true)));
         check("HTTP/1.1 200 OK", false, Ok((200, End, false)));
         check("HTTP/1.1 200 OK\r\ntransfer-encoding: identity", false, Ok((200, End, false)));
-        check(
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked",
-            false,
-            Ok((200, Chunked, true)),
-        );
         check("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked", false, Ok((200, Chunked, true)));
-        check("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, Chunked", false, Ok((200, Chunked, true)));
+        check("HTTP/1.1 200 OK\r\ntransfer-encoding: identity, Chunked", false, Ok((200, Chunked, true)));
         check("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked", false, Ok((200, Chunked, true)));
         check("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0", false, Ok((200, Length(0), false)));
         check(
@@ -297,6 +295,10 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-length:",
             "HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding:",
             "HTTP/1.1 099 OK\r\ncontent-length: 4",
             "HTTP/2 200 OK\r\ncontent-length: 4",
             "what is this?",

@@ -6,28 +6,32 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
 use http::{Method, StatusCode};
 use pingora_error::{Error, ErrorType, RetryType};
-use pingora_http::ResponseHeader;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::api::Problem;
 use crate::clock;
-use crate::downstream::{Connection, Timer, Transport, Whole};
+use crate::downstream::Timer;
 use crate::proxy::answer::{mark, problem_response};
 use crate::proxy::context::Context;
+use crate::proxy::direct::client::Client;
+use crate::proxy::direct::head::Framing;
 use crate::proxy::rescue::Asked;
+use crate::proxy::seeing::Told;
 use crate::proxy::upstream::Socket;
 
 /// A request under way.
-pub(super) struct Exchange<'c, S> {
-    pub(super) connection: &'c mut Connection<S>,
+pub(super) struct Exchange<'t, C> {
+    pub(super) client: C,
     /// What the backend is waited for by.
-    pub(super) timer: &'c mut Timer,
-    pub(super) request: Box<Whole>,
+    timer: &'t mut Timer,
+    pub(super) request: Parts,
+    pub(super) body: Bytes,
     /// What the client was answered, and so many bytes of body.
     pub(super) status: Option<StatusCode>,
     pub(super) sent: u64,
@@ -35,9 +39,23 @@ pub(super) struct Exchange<'c, S> {
     pub(super) keeps: bool,
 }
 
-impl<S: Transport> Exchange<'_, S> {
+impl<'t, C: Client> Exchange<'t, C> {
+    pub(super) fn new(client: C, timer: &'t mut Timer, request: Parts, body: Bytes, keeps: bool) -> Self {
+        Self { client, timer, request, body, status: None, sent: 0, keeps }
+    }
+
+    /// Tells of it.
+    pub(super) fn told(&self) -> Told<'_> {
+        Told {
+            request: &self.request,
+            status: self.status.map(|status| status.as_u16()),
+            bytes_in: self.body.len() as u64,
+            bytes_out: self.sent,
+        }
+    }
+
     pub(super) fn asked(&self) -> Asked<'_> {
-        Asked { request: &self.request.parts, body: Some(self.request.body.len()) }
+        Asked { request: &self.request, body: Some(self.body.len()) }
     }
 
     /// Sends head and body to the server.
@@ -48,13 +66,13 @@ impl<S: Transport> Exchange<'_, S> {
         context: &Context,
     ) -> pingora_error::Result<()> {
         let wait = context.timeouts().write();
-        let (mut sent, whole) = (0, head.len() + self.request.body.len());
+        let (mut sent, whole) = (0, head.len() + self.body.len());
         let mut until = None;
         poll_fn(|task| {
             while sent < whole {
                 let parts = [
                     io::IoSlice::new(head.get(sent..).unwrap_or_default()),
-                    io::IoSlice::new(self.request.body.get(sent.saturating_sub(head.len())..).unwrap_or_default()),
+                    io::IoSlice::new(self.body.get(sent.saturating_sub(head.len())..).unwrap_or_default()),
                 ];
                 let written = match sent < head.len() {
                     true => Pin::new(&mut *socket).poll_write_vectored(task, &parts),
@@ -101,7 +119,7 @@ impl<S: Transport> Exchange<'_, S> {
                 }
                 Poll::Pending => {}
             }
-            if self.connection.poll_gone(task).is_ready() {
+            if self.client.poll_gone(task).is_ready() {
                 let gone = Error::explain(ErrorType::ConnectionClosed, "the client is gone");
                 return Poll::Ready(Err(gone.into_down()));
             }
@@ -114,42 +132,34 @@ impl<S: Transport> Exchange<'_, S> {
         .await
     }
 
-    /// Sends something to the client, with the next flush at the latest.
-    pub(super) async fn write(&mut self, bytes: &[u8]) -> pingora_error::Result<()> {
-        self.connection.write_all(bytes).await.map_err(not_taken)
-    }
-
-    pub(super) async fn flush(&mut self) -> pingora_error::Result<()> {
-        self.connection.flush().await.map_err(not_taken)
-    }
-
     /// Answers the client with what is the gateway's own.
-    pub(super) async fn answer(&mut self, response: &ResponseHeader, body: &[u8]) -> pingora_error::Result<()> {
-        let mut out = BytesMut::new();
-        let reason = response.status.canonical_reason().unwrap_or_default();
-        out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", response.status.as_str()).as_bytes());
-        response.header_to_h1_wire(&mut out);
-        out.extend_from_slice(if self.keeps { b"\r\n" } else { b"connection: close\r\n\r\n" });
-        self.status = Some(response.status);
-        if self.request.parts.method != Method::HEAD {
-            out.extend_from_slice(body);
-            self.sent = body.len() as u64;
+    pub(super) async fn answer(
+        &mut self,
+        problem: Problem,
+        marked: bool,
+        context: &Context,
+    ) -> pingora_error::Result<()> {
+        let (mut response, mut body) = problem_response(context, problem)?;
+        if marked {
+            mark(&mut response, context)?;
         }
-        self.write(&out).await?;
-        self.flush().await
+        if self.request.method == Method::HEAD {
+            body = Bytes::new();
+        }
+        self.status = Some(response.status);
+        self.sent = body.len() as u64;
+        let framing = Framing::Length(self.sent);
+        self.client.begin(C::own(response, self.keeps), framing).await?;
+        if !body.is_empty() {
+            self.client.part(body, true).await?;
+        }
+        self.client.flush().await
     }
 
     /// Tells the client that its request could not be proxied, if it takes the answer.
     pub(super) async fn apologise(&mut self, problem: Problem, context: &Context) {
         self.keeps = false;
-        let response = problem_response(context, problem);
-        let response =
-            response.and_then(|(mut response, body)| mark(&mut response, context).map(|()| (response, body)));
-        let told = match &response {
-            Ok((response, body)) => self.answer(response, body).await.err(),
-            Err(error) => return warn!(%error, "cannot build the error response"),
-        };
-        if let Some(error) = told {
+        if let Err(error) = self.answer(problem, true, context).await {
             debug!(%error, "the client did not take the error response");
         }
     }
@@ -163,13 +173,4 @@ fn deadline(wait: Duration, context: &Context) -> Instant {
 
 fn late(kind: ErrorType, doing: &'static str) -> Box<Error> {
     Error::explain(kind, doing).into_up()
-}
-
-/// The client takes no answer.
-fn not_taken(error: io::Error) -> Box<Error> {
-    let kind = match error.kind() {
-        io::ErrorKind::TimedOut => ErrorType::WriteTimedout,
-        _ => ErrorType::WriteError,
-    };
-    Error::because(kind, "sending the answer", error).into_down()
 }

@@ -1,7 +1,7 @@
 //! Connections to a server by which nothing is under way, for the requests that the gateway proxies without pingora.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::SegQueue;
@@ -23,6 +23,8 @@ pub(crate) type Socket = Either<TcpStream, UnixStream>;
 pub(crate) struct Idle {
     waiting: SegQueue<(Socket, Instant)>,
     count: AtomicUsize,
+    /// Whether nobody looks after them any more.
+    closed: AtomicBool,
 }
 
 impl Idle {
@@ -32,6 +34,18 @@ impl Idle {
         if self.count.fetch_add(1, Ordering::Relaxed) < MOST {
             self.waiting.push((socket, now));
         } else {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        // SeqCst, here and below: either this sees that they are closed, or who closes them sees this one.
+        if self.closed.load(Ordering::SeqCst) {
+            self.close();
+        }
+    }
+
+    /// Closes them all, and each that comes from now on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        while self.waiting.pop().is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -92,6 +92,7 @@ impl Upkeep {
                 let stays = upstreams.all().any(|other| Arc::ptr_eq(other, upstream));
                 if !stays {
                     keeper.abort();
+                    upstream.retire();
                 }
                 stays
             });
