@@ -165,14 +165,16 @@ async fn quick_failures_are_not_quick_answers() {
     canary.answer_with(500);
     let before = row(&gateway, "latency_p50").await["requests"].as_u64().unwrap();
     let failed = gateway.outcomes("async", "failure").await;
-    for round in 0..5 {
+    for round in 0..10 {
         ask_at_once(&gateway, 20_000 + round).join_all().await;
     }
     eventually("they failed", || async { gateway.outcomes("async", "failure").await >= failed + 60.0 }).await;
     canary.answer_with(200);
     canary.answer_after(10);
     ask_at_once(&gateway, 30_000).join_all().await;
-    let heard = || async { row(&gateway, "latency_p50").await["requests"].as_u64().unwrap() - before };
-    eventually("the next answers are compared", || async { heard().await >= 10 }).await;
-    assert!(heard().await < 60, "{}", heard().await);
+    let heard = || async { row(&gateway, "latency_p50").await["requests"].as_u64().unwrap() };
+    eventually("the next answers are compared", || async { heard().await >= before + 10 }).await;
+    // Answers from before may be heard of late, but never more than there were good ones.
+    let (heard, good) = (heard().await, gateway.outcomes("async", "success").await);
+    assert!(heard as f64 <= good, "{heard} of {good}");
 }
