@@ -20,7 +20,7 @@ pub use crate::downstream::tls::{CertificateFiles, ClientCertificates, Demand, H
 pub use crate::downstream::turned_away::TurnedAway;
 
 pub(crate) use crate::downstream::accept::{Serve, Transport, accept};
-pub(crate) use crate::downstream::connection::{Connection, Next, WHOLE_BODY, Whole};
+pub(crate) use crate::downstream::connection::{Connection, Next, OF_CONNECTION, WHOLE_BODY, Whole};
 pub(crate) use crate::downstream::head::is_token;
 pub(crate) use crate::downstream::patience::{Pace, Timer};
 

@@ -272,6 +272,8 @@ async fn serve<A: Serve, S: Transport>(
     mut stopping: watch::Receiver<bool>,
 ) {
     let begun = tokio::select! {
+        // Who has asked is answered.
+        biased;
         begun = connection.begins() => begun,
         _ = stopping.wait_for(|stop| *stop) => false,
     };

@@ -48,7 +48,7 @@ const LINGER_BYTES: usize = 256 * 1024;
 /// The beginning of an HTTP/2 connection (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub(crate) use crate::downstream::connection::whole::{Next, WHOLE_BODY, Whole};
+pub(crate) use crate::downstream::connection::whole::{Next, OF_CONNECTION, WHOLE_BODY, Whole};
 
 /// Where in the client's messages the connection is.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
 //! Plain requests, proxied by the gateway's own loop: those that are all there, to backends of plain HTTP/1.1, where nothing is
-//! copied. They are most of what there is, and take less than a third of the work this way.
+//! copied. They are most of what there is, and take much less work this way.
 
 mod body;
 mod client;
@@ -284,9 +284,9 @@ impl Gateway {
                 return Ok((head.length, Looked::Failed));
             }
             exchange.keeps &= !self.in_flight.is_awaited();
+            let answer = C::head(head, exchange.keeps, context)?;
             exchange.status = Some(head.status);
             context.response_began = true;
-            let answer = C::head(head, exchange.keeps, context)?;
             Ok((head.length, Looked::Begun(Begun { head: answer, framing: head.framing, reusable: head.keeps })))
         })?;
         let Some((length, looked)) = read else { return Ok(Looked::More) };

@@ -48,9 +48,16 @@ impl Gateway {
             // RFC 9112, section 3.2.
             return Err(Problem::new(400, "bad-request", "Bad request", "a request names its host, once"));
         }
-        let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > context.settings.max_body) {
-            return Err(Refusal::BodyTooLong.problem());
+        let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
+        let length = lengths.next().map(|length| length.to_str().ok()?.parse::<u64>().ok());
+        match length {
+            // Over HTTP/1.1 it was refused before.
+            Some(None) => return Err(Refusal::Malformed("the content-length is no length").problem()),
+            Some(_) if lengths.next().is_some() => {
+                return Err(Refusal::Malformed("there are two content-lengths").problem());
+            }
+            Some(Some(length)) if length > context.settings.max_body => return Err(Refusal::BodyTooLong.problem()),
+            _ => {}
         }
         self.decide(request, way, context)
     }

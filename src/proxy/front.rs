@@ -67,10 +67,8 @@ impl Serve for Front {
         let mut stop = pin!(stopping.wait_for(|stop| *stop));
         loop {
             let next = poll_fn(|task| match connection.poll_next(task) {
-                // A request whose head is there is still answered.
-                Poll::Pending if !connection.has_head() && stop.as_mut().poll(task).is_ready() => {
-                    Poll::Ready(Next::End)
-                }
+                // A request whose head is there is still answered, and who is refused hears it.
+                Poll::Pending if !connection.is_busy() && stop.as_mut().poll(task).is_ready() => Poll::Ready(Next::End),
                 next => next,
             });
             let goes_on = match next.await {

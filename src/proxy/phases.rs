@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, Version};
+use http::StatusCode;
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -35,10 +35,6 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora_error::Result<bool> {
         let client = client_ip(session.client_addr());
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        if session.req_header().version == Version::HTTP_2 {
-            // Connections of HTTP/1 watch it themselves.
-            session.set_write_timeout(Some(context.settings.write_timeout));
-        }
         match self.admit(session.req_header(), client, tls, Way::Phases, context) {
             Ok(_) => Ok(false),
             Err(problem) => {

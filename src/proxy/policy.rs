@@ -34,7 +34,7 @@ pub(crate) struct Settings {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) expose_variant: bool,
     pub(crate) max_body: u64,
-    /// How fast a client of HTTP/2 has to send a body, and how long it may take nothing of its answer.
+    /// How fast a client of HTTP/2 has to send a body that is waited for, and how long it may take nothing of its answer.
     pub(crate) body_timeout: Duration,
     pub(crate) min_rate: u64,
     pub(crate) write_timeout: Duration,

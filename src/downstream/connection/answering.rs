@@ -59,26 +59,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         }
         if !this.output.is_empty() && this.socket.is_write_vectored() {
             let both = [io::IoSlice::new(&this.output), io::IoSlice::new(bytes)];
-            return match Pin::new(&mut this.socket).poll_write_vectored(context, &both) {
+            match Pin::new(&mut this.socket).poll_write_vectored(context, &both) {
                 Poll::Ready(Ok(written)) => {
                     this.writing.moved(written);
                     let waiting = this.output.len();
-                    if written < waiting {
-                        this.output.advance(written);
-                        // Nothing of `bytes` went out; the rest before it has to.
-                        ready!(this.poll_drain(context))?;
-                        return Pin::new(&mut this.socket).poll_write(context, bytes);
+                    if written > waiting {
+                        this.output = BytesMut::new();
+                        return Poll::Ready(Ok(written - waiting));
                     }
-                    this.output = BytesMut::new();
-                    if written == waiting {
-                        Pin::new(&mut this.socket).poll_write(context, bytes)
-                    } else {
-                        Poll::Ready(Ok(written - waiting))
-                    }
+                    // Nothing of `bytes` went out; the rest before it has to.
+                    this.output.advance(written);
                 }
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Pending => this.poll_reader(context).map(Err),
-            };
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return this.poll_reader(context).map(Err),
+            }
         }
         ready!(this.poll_drain(context))?;
         match Pin::new(&mut this.socket).poll_write(context, bytes) {

@@ -26,7 +26,7 @@ pub(crate) const WHOLE_BODY: u64 = 64 * 1024;
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Headers that say something about the connection, or how a message goes over it, beyond whether it is kept.
-const OF_CONNECTION: [HeaderName; 10] = [
+pub(crate) const OF_CONNECTION: [HeaderName; 10] = [
     EXPECT,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
@@ -80,9 +80,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.tls_digest.is_some()
     }
 
-    /// Whether the head of the next request is there.
-    pub(crate) fn has_head(&self) -> bool {
-        matches!(self.state, State::Handing { .. })
+    /// Whether the head of the next request is there, or the client is being refused.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self.state, State::Handing { .. } | State::Refusing { .. })
     }
 
     /// Waits for the next request.

@@ -4,21 +4,24 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use h2::SendStream;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request};
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Options, HttpSession};
+use pingora_core::protocols::http::v2::write_body;
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
-use crate::downstream::{Pace, Timer, WHOLE_BODY};
+use crate::downstream::{OF_CONNECTION, Pace, Timer, WHOLE_BODY};
 use crate::proxy::Gateway;
 use crate::proxy::answer::mark;
 use crate::proxy::context::Context;
@@ -28,8 +31,8 @@ use crate::proxy::direct::head::{AnswerHead, Framing};
 use crate::proxy::direct::wire::Exchange;
 use crate::proxy::identity::client_ip;
 
-/// Headers of requests that pingora has to proxy.
-const UNUSUAL: [HeaderName; 6] = [CONNECTION, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+/// Parts of an answer that are copied out of the buffer that they were read into.
+const SMALL: usize = 16 * 1024;
 
 /// The requests of connections of HTTP/2.
 pub(crate) struct Streams {
@@ -76,6 +79,8 @@ impl Gateway {
         if !is_plain(&stream) {
             return Some(stream);
         }
+        // Asked now, since the answer is in the head, which is taken.
+        let awaits_body = !stream.is_body_done();
         let (nothing, ()) = Request::new(()).into_parts();
         let mut parts: Parts = std::mem::replace(stream.req_header_mut(), RequestHeader::from(nothing)).into();
         let mut context = self.new_context();
@@ -92,10 +97,10 @@ impl Gateway {
         {
             parts.headers.insert(HOST, host);
         }
-        stream.set_write_timeout(Some(context.settings.write_timeout));
         let pace = Pace::new(context.settings.body_timeout, context.settings.min_rate);
         let mut timer = Timer::default();
-        let client = Http2 { stream, pace };
+        let write_timeout = context.settings.write_timeout;
+        let client = Http2 { stream, writer: None, awaits_body, pace, write_timeout };
         let exchange = Exchange::new(client, &mut timer, parts, Bytes::new(), false);
         let _ = self.handle(exchange, context, admitted.err()).await;
         None
@@ -110,13 +115,17 @@ fn is_plain(stream: &HttpSession) -> bool {
         && request.raw_path_is_utf8()
         && request.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('/'))
         && (stream.is_body_empty() || length.is_some_and(|length| length <= WHOLE_BODY))
-        && !UNUSUAL.iter().any(|name| request.headers.contains_key(name))
+        && !OF_CONNECTION.iter().chain([&CONNECTION]).any(|name| request.headers.contains_key(name))
 }
 
 /// A client that waits for the answer on a stream.
 struct Http2 {
     stream: HttpSession,
+    /// Where the answer's body goes, once it has begun.
+    writer: Option<SendStream<Bytes>>,
+    awaits_body: bool,
     pace: Pace,
+    write_timeout: Duration,
 }
 
 impl Client for Http2 {
@@ -129,6 +138,10 @@ impl Client for Http2 {
             let field = name.and_then(|name| Ok((name, HeaderValue::from_bytes(&value)?)));
             let broken = |error| Error::because(ErrorType::InvalidHTTPHeader, "a field of the answer", error).into_up();
             let (name, value) = field.map_err(broken)?;
+            if name == TE {
+                // It means nothing in an answer, and HTTP/2 forbids it.
+                continue;
+            }
             response.append_header(name, value)?;
         }
         if let Some(length) = answer.length_told() {
@@ -148,11 +161,14 @@ impl Client for Http2 {
     }
 
     fn poll_gone(&mut self, task: &mut Task<'_>) -> Poll<()> {
-        Pin::new(&mut self.stream.idle()).poll(task).map(drop)
+        match &mut self.writer {
+            Some(writer) => writer.poll_reset(task).map(drop),
+            None => Pin::new(&mut self.stream.idle()).poll(task).map(drop),
+        }
     }
 
     async fn body(&mut self) -> pingora_error::Result<Option<Bytes>> {
-        if self.stream.is_body_done() {
+        if !self.awaits_body {
             return Ok(None);
         }
         // Mostly it comes in one part.
@@ -187,11 +203,17 @@ impl Client for Http2 {
 
     async fn begin(&mut self, head: Box<ResponseHeader>, framing: Framing) -> pingora_error::Result<()> {
         let ends = framing == Framing::Length(0);
-        self.stream.write_response_header(head, ends).map_err(Error::into_down)
+        self.stream.write_response_header(head, ends).map_err(Error::into_down)?;
+        // pingora's own way would end a client that takes less than a whole part in time.
+        self.writer = self.stream.take_response_body_writer();
+        Ok(())
     }
 
     async fn part(&mut self, part: Bytes, is_last: bool) -> pingora_error::Result<()> {
-        self.stream.write_body(part, is_last).await.map_err(Error::into_down)
+        let Some(writer) = &mut self.writer else { return Err(Error::new_in(ErrorType::InternalError)) };
+        // What waits for the client to read on may not keep a whole buffer for a few bytes.
+        let part = if part.len() < SMALL { Bytes::copy_from_slice(&part) } else { part };
+        write_body(writer, part, is_last, Some(self.write_timeout)).await.map_err(Error::into_down)
     }
 
     async fn flush(&mut self) -> pingora_error::Result<()> {

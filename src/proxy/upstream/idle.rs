@@ -64,12 +64,15 @@ impl Idle {
     /// Closes those that have waited for `most`, or that the server has given up.
     pub(crate) fn prune(&self, most: Duration, now: Instant) {
         for _ in 0..self.count.load(Ordering::Relaxed) {
-            let Some((socket, since)) = self.waiting.pop() else { return };
+            let Some((socket, since)) = self.waiting.pop() else { break };
             if now.saturating_duration_since(since) < most && is_silent(&socket) {
                 self.waiting.push((socket, since));
             } else {
                 self.count.fetch_sub(1, Ordering::Relaxed);
             }
+        }
+        if self.closed.load(Ordering::SeqCst) {
+            self.close();
         }
     }
 }
