@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
+use http::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -85,6 +86,49 @@ async fn streams_of_http2_are_answered_either_way() {
     assert_eq!(stable.requests(), 10);
     let nowhere = client.get(format!("{}/x", gateway.http)).header("host", "b").send().await;
     assert!(nowhere.is_err() || nowhere.unwrap().status() == 400, "one host, not two");
+}
+
+/// Asks over HTTP/2 for a body to come back, by windows of 1,000 bytes, and says how much of it came; `None` if it broke off.
+/// Each window is given back `pause` after it came, or never.
+async fn echoed(address: &str, size: usize, pause: Option<Duration>) -> Option<usize> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (client, connection) =
+        h2::client::Builder::new().initial_window_size(1000).handshake::<_, bytes::Bytes>(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::post(format!("http://{address}/x")).header("content-length", size);
+    let (answer, mut body) = client.ready().await.unwrap().send_request(request.body(()).unwrap(), false).unwrap();
+    body.send_data(vec![b'x'; size].into(), true).unwrap();
+    let mut answer = answer.await.unwrap().into_body();
+    let mut got = 0;
+    let heard = async {
+        while let Some(part) = answer.data().await {
+            let part = part.ok()?;
+            got += part.len();
+            if let Some(pause) = pause {
+                let mut ticks = interval(pause);
+                ticks.tick().await;
+                ticks.tick().await;
+                answer.flow_control().release_capacity(part.len()).unwrap();
+            }
+        }
+        Some(got)
+    };
+    let heard = timeout(DEADLINE, heard).await.unwrap();
+    connection.abort();
+    heard
+}
+
+#[tokio::test]
+async fn who_takes_a_stream_slowly_gets_it_and_who_takes_nothing_is_let_go() {
+    let stable = Upstream::start().await;
+    let site = Site::with_servers(stable.address(), stable.address());
+    site.configure("[limits]\nwrite_timeout = \"3s\"\n");
+    let gateway = site.start().await;
+    // Longer than the limit in all, and never as long between two parts.
+    let slowly = Some(Duration::from_millis(400));
+    let (slow, nothing) =
+        tokio::join!(echoed(gateway.address(), 12_000, slowly), echoed(gateway.address(), 12_000, None));
+    assert_eq!((slow, nothing), (Some(12_000), None));
 }
 
 #[tokio::test]
